@@ -1,0 +1,105 @@
+"""Where Lossguard keeps things: state, sockets, logs.
+
+``LOSSGUARD_HOME`` puts everything under one directory; otherwise platformdirs decides.
+Both sides use this module, so that a probe and an agent of the same user always meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lossguard.errors import ConfigError
+
+# sun_path holds 108 bytes on Linux; libzmq wants its terminating zero (zmq.IPC_PATH_MAX_LEN).
+IPC_PATH_MAX = 107
+_LONGEST_SOCKET = "agent-viewers.sock"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directories of one user's Lossguard.
+
+    ``state`` holds the database and incident bundles, ``runtime`` the sockets, the lock and
+    the pid file, ``logs`` what an agent started in the background prints.
+    """
+
+    state: Path
+    runtime: Path
+    logs: Path
+
+    @property
+    def probe_endpoint(self) -> str:
+        """The ZeroMQ address training processes connect to."""
+        return f"ipc://{self.runtime / 'agent-probes.sock'}"
+
+    @property
+    def viewer_endpoint(self) -> str:
+        """The ZeroMQ address the command line and dashboards connect to."""
+        return f"ipc://{self.runtime / _LONGEST_SOCKET}"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.runtime / "agent.lock"
+
+    @property
+    def database_path(self) -> Path:
+        return self.state / "lossguard.db"
+
+    @property
+    def agent_log_path(self) -> Path:
+        return self.logs / "agent.log"
+
+    def create(self) -> Home:
+        """Make the directories, private to this user.
+
+        Raises ConfigError where the runtime directory belongs to somebody else or is a link:
+        whoever owns it could take the place of the agent.
+        """
+        for path in (self.state, self.logs, self.runtime):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _require_private(self.runtime)
+        return self
+
+
+def find_home() -> Home:
+    """The home of this user, by ``LOSSGUARD_HOME`` or the platform's conventions."""
+    if root := os.environ.get("LOSSGUARD_HOME"):
+        base = Path(root).expanduser().absolute()
+        return Home(state=base / "state", runtime=_short_enough(base / "run"), logs=base / "logs")
+    import platformdirs
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    run_dir = Path(runtime) / "lossguard" if runtime else _private_tmp()
+    return Home(
+        state=platformdirs.user_state_path("lossguard"),
+        runtime=_short_enough(run_dir),
+        logs=platformdirs.user_log_path("lossguard"),
+    )
+
+
+def _private_tmp() -> Path:
+    return Path(tempfile.gettempdir()) / f"lossguard-{os.getuid()}"
+
+
+def _short_enough(path: Path) -> Path:
+    """The same directory, or a short one derived from it where a socket path would be too long."""
+    if len(os.fsencode(path / _LONGEST_SOCKET)) < IPC_PATH_MAX:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path("/tmp") / f"lossguard-{os.getuid()}" / digest
+
+
+def _require_private(path: Path) -> None:
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode) or info.st_uid != os.getuid():
+        raise ConfigError(
+            f"runtime directory {path} is a link or belongs to uid {info.st_uid}, not to you "
+            f"({os.getuid()}); remove it, or set LOSSGUARD_HOME to a directory of your own"
+        )
+    if info.st_mode & 0o077:
+        path.chmod(0o700)
