@@ -1,0 +1,70 @@
+"""Size of what the watched modules put out: one reduction each, which a NaN or Inf survives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Hook = Callable[[nn.Module, Any, Any], None]
+
+
+class ActivationNorms:
+    """L2 norm of each watched module's output in training forwards.
+
+    Cost per module and forward: one ``vector_norm`` in float32, no synchronisation. With
+    several forwards a step (gradient accumulation) the largest norm stands, and NaN wins.
+    Divided by the square root of the number of elements, which the host knows, it is the RMS.
+    Inside ``torch.compile`` a hook does nothing, so that the graph stays whole.
+    """
+
+    def __init__(self, modules: list[nn.Module], guarded: Callable[[Hook], Hook]) -> None:
+        self._norms: list[Tensor | None] = [None] * len(modules)
+        self._inverse_root = np.ones(len(modules), dtype=np.float32)
+        self._handles = [
+            module.register_forward_hook(guarded(self._hook(i))) for i, module in enumerate(modules)
+        ]
+
+    def _hook(self, index: int) -> Hook:
+        def measure(module: nn.Module, args: Any, output: Any) -> None:
+            if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+                return
+            tensor = _first_tensor(output)
+            if tensor is None or tensor.numel() == 0:
+                return
+            norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
+            before = self._norms[index]
+            self._norms[index] = norm if before is None else torch.maximum(before, norm)
+            self._inverse_root[index] = 1.0 / math.sqrt(tensor.numel())
+
+        return measure
+
+    def take(self) -> tuple[list[Tensor | None], npt.NDArray[np.float32]]:
+        """The norms since the last call (None: the module did not run) and 1/sqrt(elements)."""
+        norms = self._norms
+        self._norms = [None] * len(norms)
+        return norms, self._inverse_root.copy()
+
+    def close(self) -> None:
+        """Remove the hooks. Idempotent."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """The (first) floating-point tensor of a module's output, in tuples, lists and dicts too."""
+    if isinstance(output, Tensor):
+        return output if output.dtype.is_floating_point else None
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        for item in output:
+            if isinstance(item, Tensor) and item.dtype.is_floating_point:
+                return item
+    return None

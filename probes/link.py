@@ -1,0 +1,220 @@
+"""The probe's own thread: one DEALER socket, sending what was measured, hearing what is ordered.
+
+The training thread never touches the socket and never waits for this thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+
+import zmq
+
+from lossguard.home import Home
+from lossguard.probes import wire
+from lossguard.probes.launch import agent_is_running, start_agent
+from lossguard.probes.outbox import Outbox, Parcel
+
+log = logging.getLogger("lossguard")
+
+_BUSY_POLL_MS = 10
+_IDLE_POLL_MS = 50
+_HEARTBEAT_S = 1.0
+_KNOCK_S = 0.1
+_SILENCE_S = 3.0
+"""Without a word from the agent for this long, it counts as gone [s]."""
+_RESTART_S = 5.0
+_MAX_ORDERS = 1024
+_FAREWELL_S = 1.0
+
+Socket = zmq.Socket[bytes]
+
+
+class Link:
+    """Owns the socket and the thread.
+
+    ``limits`` is the newest bound and ``orders`` the commands to carry out; the loop looks at
+    both at its step boundaries. ``step`` is written by the loop, for the heartbeat.
+    """
+
+    def __init__(
+        self, home: Home, hello: wire.Hello, outbox: Outbox, *, start_agents: bool = True
+    ) -> None:
+        self._home = home
+        self._hello = hello
+        self._outbox = outbox
+        self._start_agents = start_agents
+        self.step = 0
+        self.limits: wire.Limits | None = None
+        self.orders: deque[wire.Command] = deque(maxlen=_MAX_ORDERS)
+        self._layout_sent = -1
+        self._heard_s = 0.0
+        self._connected = False
+        self._refused = False
+        self._tried_s = float("-inf")
+        self._stop = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="lossguard-link", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float = 1.8) -> None:
+        """Send what is left, for at most ``timeout_s`` [s], and end the thread. Idempotent.
+
+        Does nothing in a forked child: the thread is not there.
+        """
+        if os.getpid() == self._pid:
+            self._stop.set()
+            self._thread.join(timeout_s)
+
+    # --- all below runs in the link's own thread -------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            context = zmq.Context()
+            socket = self._open(context)
+            try:
+                self._loop(socket)
+            finally:
+                socket.close(linger=300)
+                context.term()
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            log.error("the link to the agent failed (%s); training goes on, unwatched", what)
+
+    def _open(self, context: zmq.Context[Socket]) -> Socket:
+        socket = context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.SNDHWM, 1000),
+            (zmq.RCVHWM, 1000),
+            (zmq.IMMEDIATE, 1),
+            (zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES),
+            (zmq.RECONNECT_IVL, 100),
+            (zmq.RECONNECT_IVL_MAX, 2000),
+        ):
+            socket.set(option, value)
+        socket.connect(self._home.probe_endpoint)
+        return socket
+
+    def _loop(self, socket: Socket) -> None:
+        beat_s = float("-inf")
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now - beat_s >= (_HEARTBEAT_S if self._connected else _KNOCK_S):
+                beat_s = now
+                self._keep_in_touch(socket, now)
+            moved = self._outbox.collect(wait=False)
+            moved |= self._send_waiting(socket)
+            if socket.poll(_BUSY_POLL_MS if moved else _IDLE_POLL_MS):
+                self._hear(socket)
+        self._part(socket)
+
+    def _part(self, socket: Socket) -> None:
+        """Last chance for what is still queued, if an agent has ever been there."""
+        self._outbox.collect(wait=True)
+        deadline = time.monotonic() + _FAREWELL_S
+        while time.monotonic() < deadline and (self._outbox.words or self._outbox.parcels):
+            if not self._connected and not self._start_agents:
+                return
+            if not self._send_waiting(socket):
+                socket.poll(10)
+            if socket.poll(0):
+                self._hear(socket)
+        if self._connected and self._outbox.farewell is not None:
+            self._try_send(socket, self._outbox.farewell)
+
+    def _keep_in_touch(self, socket: Socket, now: float) -> None:
+        if self._connected and now - self._heard_s > _SILENCE_S:
+            self._connected = False
+            log.warning("no word from the lossguard agent; training goes on, unwatched")
+        if not self._connected and self._start_agents and now - self._tried_s > _RESTART_S:
+            self._tried_s = now
+            if not agent_is_running(self._home):
+                start_agent(self._home)
+        if not self._connected:
+            self._try_send(socket, self._hello)
+            return
+        self._try_send(
+            socket,
+            wire.Heartbeat(
+                run=self._hello.run,
+                rank=self._hello.rank,
+                step=self.step,
+                applied=self._outbox.applied,
+                dropped=self._outbox.dropped,
+                time_s=now,
+            ),
+        )
+
+    def _try_send(self, socket: Socket, *messages: wire.Message) -> bool:
+        try:
+            for message in messages:
+                socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _send_waiting(self, socket: Socket) -> bool:
+        """Send words, then steps; False when nothing could be sent."""
+        outbox = self._outbox
+        if self._refused:
+            outbox.parcels.clear()
+            outbox.words.clear()
+            return False
+        if not self._connected:
+            return False
+        sent = False
+        while outbox.words and self._try_send(socket, outbox.words[0]):
+            outbox.words.popleft()
+            sent = True
+        for _ in range(256):
+            if outbox.words or not outbox.parcels or not self._send_step(socket, outbox.parcels[0]):
+                break
+            outbox.parcels.popleft()
+            sent = True
+        return sent
+
+    def _send_step(self, socket: Socket, parcel: Parcel) -> bool:
+        if self._layout_sent != parcel.layout.layout:
+            if not self._try_send(socket, parcel.layout):
+                return False
+            self._layout_sent = parcel.layout.layout
+        try:
+            socket.send_multipart([wire.encode(parcel.header), parcel.payload], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _hear(self, socket: Socket) -> None:
+        for _ in range(64):
+            try:
+                frame = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = wire.decode_from_agent(frame)
+            except ValueError as error:
+                log.warning("a message from the agent makes no sense (%s); ignored", error)
+                continue
+            if message.run == self._hello.run:
+                self._obey(socket, message)
+
+    def _obey(self, socket: Socket, message: wire.FromAgent) -> None:
+        self._heard_s = time.monotonic()
+        if not self._connected:
+            self._connected = True
+            self._layout_sent = -1
+            log.info("the lossguard agent is there")
+        if isinstance(message, wire.Limits):
+            self.limits = message
+        elif isinstance(message, wire.Command):
+            self.orders.append(message)
+        elif isinstance(message, wire.Resend):
+            self._layout_sent = -1
+            self._try_send(socket, self._hello)
+        elif isinstance(message, wire.Refused):
+            self._refused = True
+            log.error("the agent refused this run: %s; training goes on, unwatched", message.why)

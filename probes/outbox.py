@@ -1,0 +1,145 @@
+"""What waits to be sent: measurements, which may be dropped, and words, which may not.
+
+The training thread puts in, the link thread takes out. ``deque`` operations are atomic under the
+interpreter's lock, so neither waits for the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lossguard.probes import wire
+from lossguard.probes.transfer import Arrival, Values
+
+_MAX_BYTES = 32 << 20
+_MAX_STEPS = 4096
+_MAX_WORDS = 4096
+_KEPT_COUNTS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One step: ``host`` values are known, ``arrival`` brings those of the device.
+
+    ``factors`` multiply the last ``len(factors)`` values of the device (norm to RMS).
+    ``skip_index`` is the place of ``skipped`` among the device's values, or -1.
+    """
+
+    step: int
+    sequence: int
+    layout: wire.Layout
+    time_s: float
+    host: Values
+    arrival: Arrival | None
+    factors: npt.NDArray[np.float32]
+    skip_index: int
+    counts_as_update: bool
+
+    def read(self) -> tuple[Values, bool]:
+        """All values in the order of the layout, and whether the update took effect."""
+        if self.arrival is None:
+            return self.host, self.counts_as_update
+        device = self.arrival.read()
+        if self.factors.size:
+            device[-self.factors.size :] *= self.factors
+        skipped = self.skip_index >= 0 and device[self.skip_index] > 0
+        return np.concatenate([self.host, device]), self.counts_as_update and not skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The loop went back to the state after ``step``: the count of applied updates does too."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A step ready to send."""
+
+    layout: wire.Layout
+    header: wire.Step
+    payload: bytes
+
+
+class Outbox:
+    """Bounded queues between the training thread and the link.
+
+    ``put`` and ``say`` belong to the training thread, the rest to the link's.
+    """
+
+    def __init__(self, run: str, rank: int) -> None:
+        self._run = run
+        self._rank = rank
+        self._measured: deque[Measured | Restored] = deque()
+        self._applied_at: dict[int, int] = {}
+        self._limit = _MAX_STEPS
+        self.words: deque[wire.Message] = deque(maxlen=_MAX_WORDS)
+        self.parcels: deque[Parcel] = deque()
+        self.applied = 0
+        self.dropped = 0
+        self.farewell: wire.Bye | None = None
+        """The very last message, sent after everything else."""
+
+    def fit(self, values_per_step: int) -> None:
+        """Bound the queues by bytes as well as by count."""
+        self._limit = max(64, min(_MAX_STEPS, _MAX_BYTES // (4 * max(1, values_per_step))))
+
+    def put(self, item: Measured | Restored) -> None:
+        """Never waits."""
+        self._measured.append(item)
+        if len(self._measured) > 2 * _MAX_STEPS:  # the link is dead: hold nothing for it
+            self._measured.popleft()
+            self.dropped += 1
+
+    def say(self, message: wire.Message) -> None:
+        """Queue a word (event, answer, farewell): sent before measurements."""
+        self.words.append(message)
+
+    def lose_one(self) -> None:
+        """A step could not be measured."""
+        self.dropped += 1
+
+    def collect(self, *, wait: bool) -> bool:
+        """Turn what has arrived from the device into parcels; False when nothing had.
+
+        The oldest parcel goes when there are too many. ``wait`` waits for the device.
+        """
+        moved = False
+        while self._measured:
+            item = self._measured[0]
+            if isinstance(item, Measured):
+                if not wait and item.arrival is not None and not item.arrival.ready():
+                    break
+                self._measured.popleft()
+                self._pack(item)
+            else:
+                self._measured.popleft()
+                self.applied = self._applied_at.get(item.step, self.applied)
+            moved = True
+        while len(self.parcels) > self._limit:
+            self.parcels.popleft()
+            self.dropped += 1
+        return moved
+
+    def _pack(self, item: Measured) -> None:
+        values, took_effect = item.read()
+        self.applied += took_effect
+        self._applied_at[item.step] = self.applied
+        if len(self._applied_at) > _KEPT_COUNTS:
+            for step in list(self._applied_at)[: _KEPT_COUNTS // 2]:
+                del self._applied_at[step]
+        header = wire.Step(
+            run=self._run,
+            rank=self._rank,
+            step=item.step,
+            applied=self.applied,
+            layout=item.layout.layout,
+            sequence=item.sequence,
+            time_s=item.time_s,
+        )
+        self.parcels.append(Parcel(item.layout, header, values.tobytes()))

@@ -1,0 +1,48 @@
+"""Keeps our own failures out of the training loop."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("lossguard")
+log.addHandler(logging.NullHandler())
+
+
+class Shield:
+    """Calls parts of the probe so that no exception of theirs reaches the caller.
+
+    The first failure of a part switches that part off for good, with one log line and one
+    report. KeyboardInterrupt, SystemExit and the like are not ours and pass through.
+    """
+
+    def __init__(self, report: Callable[[str, str, str], None]) -> None:
+        self._report = report
+        self._off: set[str] = set()
+
+    def is_on(self, part: str) -> bool:
+        return part not in self._off
+
+    def call(self, part: str, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)``; None when the part is off or has just failed."""
+        if part in self._off:
+            return None
+        try:
+            return function(*args)
+        except Exception as error:
+            self.switch_off(part, error)
+            return None
+
+    def switch_off(self, part: str, error: Exception) -> None:
+        """Switch a part off, and say so once."""
+        if part in self._off:
+            return
+        self._off.add(part)
+        what = f"{type(error).__name__}: {error}"
+        log.error("the %s probe failed (%s) and is off; training goes on", part, what)
+        try:
+            self._report(part, what, "".join(traceback.format_exception(error)[-8:]))
+        except Exception:
+            log.debug("could not report it", exc_info=True)

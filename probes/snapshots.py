@@ -1,0 +1,105 @@
+"""A ring of snapshots in host memory, dense near the present and sparse further back."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from lossguard.probes.training_state import TrainingState, captured_bytes
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state after the update of ``step``. ``learning_rates``: one per group, None on device."""
+
+    step: int
+    kept: dict[str, Any]
+    bytes: int
+    learning_rates: tuple[float | None, ...]
+
+
+class SnapshotRing:
+    """Takes snapshots so seldom that they cost at most ``overhead`` of the training time.
+
+    At most ``capacity`` snapshots and ``budget_bytes`` of memory (default: a quarter of what is
+    free). When full, the one whose loss leaves the smallest gap relative to its age goes: what
+    stays is spaced about evenly in the logarithm of the age, so that a trouble which took long
+    to notice still finds a state from before it. The newest always stays; one older than
+    ``horizon_steps`` goes as soon as there is another that is nearly as old.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        *,
+        overhead: float = 0.01,
+        min_interval_steps: int = 5,
+        capacity: int = 12,
+        horizon_steps: int = 5_000,
+        budget_bytes: int | None = None,
+    ) -> None:
+        self._state = state
+        self._overhead = overhead
+        self._min_interval = min_interval_steps
+        self._capacity = capacity
+        self._horizon = horizon_steps
+        self._budget = budget_bytes or psutil.virtual_memory().available // 4
+        self._ring: list[Snapshot] = []
+        self._next_step = 0
+        self._cost_s = 0.0
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps there is a snapshot of, oldest first."""
+        return [snapshot.step for snapshot in self._ring]
+
+    def is_due(self, step: int) -> bool:
+        return step >= self._next_step
+
+    def take(self, step: int, step_time_s: float) -> Snapshot:
+        """Capture the state after ``step``. Raises MemoryError when one alone breaks the budget."""
+        begun = time.perf_counter()
+        kept = self._state.capture()
+        size = captured_bytes(kept)
+        if size > self._budget:
+            raise MemoryError(f"a snapshot of {size} bytes does not fit the budget {self._budget}")
+        rates = tuple(_host_rate(group) for group in self._state.optimizer.param_groups)
+        snapshot = Snapshot(step, kept, size, rates)
+        self._ring.append(snapshot)
+        while len(self._ring) > self._capacity or self._bytes() > self._budget:
+            del self._ring[self._least_needed()]
+        self._cost_s = max(time.perf_counter() - begun, 0.5 * self._cost_s)
+        rare = self._cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
+        self._next_step = step + max(self._min_interval, math.ceil(rare))
+        return snapshot
+
+    def _bytes(self) -> int:
+        return sum(snapshot.bytes for snapshot in self._ring)
+
+    def _least_needed(self) -> int:
+        newest = self._ring[-1].step
+        ages = [newest - snapshot.step for snapshot in self._ring]
+        if len(ages) <= 2 or ages[1] >= self._horizon:
+            return 0
+        # Removing i leaves a gap from i-1 to i+1.
+        ratios = [(ages[i - 1] + 1) / (ages[i + 1] + 1) for i in range(1, len(ages) - 1)]
+        return 1 + ratios.index(min(ratios))
+
+    def newest_before(self, step: int) -> Snapshot | None:
+        """The newest snapshot of a step at or before ``step``, or None."""
+        fitting = [snapshot for snapshot in self._ring if snapshot.step <= step]
+        return fitting[-1] if fitting else None
+
+    def restore(self, snapshot: Snapshot, *, random_generators: bool) -> None:
+        """Go back to ``snapshot`` and drop those after it: they are of the undone past."""
+        self._state.restore(snapshot.kept, random_generators=random_generators)
+        self._ring = [kept for kept in self._ring if kept.step <= snapshot.step]
+
+
+def _host_rate(group: dict[str, Any]) -> float | None:
+    rate = group.get("lr")
+    return float(rate) if isinstance(rate, (int, float)) else None

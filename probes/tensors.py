@@ -1,0 +1,70 @@
+"""Copies of nested training state: to host memory, and back in place."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def to_host(value: Any) -> Any:
+    """A deep copy whose tensors live in host memory (pinned where the original is on CUDA).
+
+    Copies from CUDA are queued on the current stream without waiting: they are ordered before
+    any later kernel that writes the originals.
+    """
+    if isinstance(value, Tensor):
+        return _tensor_to_host(value)
+    if isinstance(value, dict):
+        return {key: to_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_host(item) for item in value) if _is_plain(value) else value
+    return copy.deepcopy(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in (list, tuple)
+
+
+def _tensor_to_host(tensor: Tensor) -> Tensor:
+    source = tensor.detach()
+    if source.device.type == "cpu":
+        return source.clone()
+    host = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda")
+    host.copy_(source, non_blocking=True)
+    return host
+
+
+def back_in_place(live: Any, kept: Any) -> Any:
+    """What ``live`` should become to equal ``kept``, reusing the live tensors where they fit.
+
+    Never aliases ``kept``: a second restore from the same copy is as exact as the first.
+    """
+    if isinstance(kept, Tensor):
+        if isinstance(live, Tensor) and live.shape == kept.shape and live.dtype == kept.dtype:
+            live.copy_(kept, non_blocking=True)
+            return live
+        device = live.device if isinstance(live, Tensor) else kept.device
+        return kept.detach().to(device, copy=True)
+    if isinstance(kept, dict):
+        before = live if isinstance(live, dict) else {}
+        return {key: back_in_place(before.get(key), item) for key, item in kept.items()}
+    if isinstance(kept, (list, tuple)) and _is_plain(kept):
+        before_items = list(live) if isinstance(live, (list, tuple)) else []
+        before_items += [None] * (len(kept) - len(before_items))
+        pairs = zip(before_items, kept, strict=False)
+        return type(kept)(back_in_place(old, new) for old, new in pairs)
+    return copy.deepcopy(kept)
+
+
+def size_bytes(value: Any) -> int:
+    """Bytes held by the tensors inside."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(size_bytes(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(size_bytes(item) for item in value)
+    return 0

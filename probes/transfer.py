@@ -1,0 +1,98 @@
+"""From the device to the host without waiting: one copy a step, read one step late."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Values = npt.NDArray[np.float32]
+
+
+class Arrival(Protocol):
+    """Values on their way to the host."""
+
+    def ready(self) -> bool: ...
+    def read(self) -> Values: ...
+
+
+class Transfer(Protocol):
+    """Sends device vectors to the host."""
+
+    def send(self, vector: Tensor) -> Arrival | None:
+        """Begin; None when all places are taken (the reader is late): the step is dropped."""
+
+
+class _Arrived:
+    """Values that are there."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def ready(self) -> bool:
+        return True
+
+    def read(self) -> Values:
+        return self._values
+
+
+class HostTransfer:
+    """For a loop on the CPU: a copy of a few hundred bytes to kilobytes."""
+
+    def send(self, vector: Tensor) -> Arrival:
+        return _Arrived(vector.numpy().copy())
+
+
+class _Pinned:
+    """One place of the ring of pinned buffers."""
+
+    def __init__(self, size: int, free: deque[_Pinned]) -> None:
+        self.buffer = torch.empty(size, pin_memory=True)
+        self.event = torch.cuda.Event()
+        self._free = free
+
+    def ready(self) -> bool:
+        return bool(self.event.query())
+
+    def read(self) -> Values:
+        self.event.synchronize()  # in the reader's thread, and only at the very end of a run
+        values: Values = self.buffer.numpy().copy()
+        self._free.append(self)
+        return values
+
+
+class PinnedTransfer:
+    """For CUDA: a ring of pinned buffers, each with an event; the loop never waits for one."""
+
+    def __init__(self, size: int, places: int = 16) -> None:
+        self._free: deque[_Pinned] = deque()
+        self._free.extend(_Pinned(size, self._free) for _ in range(places))
+
+    def send(self, vector: Tensor) -> Arrival | None:
+        try:
+            place = self._free.popleft()
+        except IndexError:
+            return None
+        place.buffer.copy_(vector, non_blocking=True)
+        place.event.record()
+        return place
+
+
+class BlockingTransfer:
+    """For devices without events of a kind we know (MPS, XPU ...): a blocking copy."""
+
+    def send(self, vector: Tensor) -> Arrival:
+        return _Arrived(vector.cpu().numpy())
+
+
+def transfer_for(device: torch.device, size: int) -> Transfer:
+    """The transfer that fits ``device``, for vectors of ``size`` float32."""
+    if device.type == "cpu":
+        return HostTransfer()
+    if device.type == "cuda":
+        return PinnedTransfer(size)
+    return BlockingTransfer()
