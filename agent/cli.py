@@ -1,0 +1,203 @@
+"""The command line. Every command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+
+from lossguard.errors import ExitCode, LossguardError
+
+app = typer.Typer(
+    name="lossguard",
+    help="Watches a PyTorch training run, stops bad updates in the same step, and rolls the run "
+    "back when it diverges.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
+RunName = Annotated[
+    str, typer.Argument(help="A run: its id, the start of it, or a name. Without: the newest.")
+]
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def main() -> None:
+    """The ``lossguard`` command."""
+    try:
+        app()
+    except LossguardError as error:
+        typer.echo(f"lossguard: {error}", err=True)
+        sys.exit(int(error.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import lossguard
+
+        typer.echo(f"lossguard {lossguard.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings=_PASS_ON | {"allow_interspersed_args": False})
+def run(
+    context: typer.Context,
+    script: Annotated[Optional[str], typer.Argument(help="The training script.")] = None,  # noqa: UP045
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Skip bad updates and roll back. Without: only watch.")
+    ] = False,
+    name: Annotated[Optional[str], typer.Option(help="What to call the run.")] = None,  # noqa: UP045
+    module: Annotated[
+        Optional[str], typer.Option("-m", help="A module to run, as `python -m`.")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Run a training SCRIPT with its ARGS, watched, without a change to it."""
+    from lossguard.agent.running import run_watched
+
+    arguments = list(context.args)
+    if module is not None and script is not None:
+        arguments.insert(0, script)
+    if module is None and script is None:
+        raise typer.BadParameter("which script? Say `lossguard run [--guard] SCRIPT [ARGS]`")
+    sys.exit(run_watched(script, module, arguments, "guard" if guard else "observe", name))
+
+
+@app.command()
+def agent(
+    background: Annotated[
+        bool, typer.Option("--background", help="End by itself when there is nothing to watch.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the running agent instead.")] = False,
+) -> None:
+    """Run the daemon. `lossguard run` starts one by itself when none is running."""
+    import logging
+
+    from lossguard.home import find_home
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    home = find_home()
+    if stop:
+        from lossguard.agent import feed
+        from lossguard.agent.client import Client
+
+        with Client(home) as client:
+            answer = client.request(feed.Shutdown(), timeout_s=3.0)
+            pid = answer.agent_pid if isinstance(answer, feed.Pong) else "?"
+            typer.echo(f"agent {pid} stops; training goes on")
+        return
+    from lossguard.agent.daemon import run_agent
+
+    run_agent(home, background=background)
+
+
+@app.command()
+def top(run: RunName = "") -> None:
+    """Watch live, in the terminal."""
+    from lossguard.agent.launching import ensure_agent
+    from lossguard.home import find_home
+    from lossguard.tui.app import main as dashboard
+
+    ensure_agent(find_home())
+    dashboard(run)
+
+
+@app.command()
+def runs(as_json: AsJson = False) -> None:
+    """List what runs and what ran, newest first."""
+    from lossguard.agent import feed, listing
+
+    listing.print_runs(_expect(_ask(feed.ListRuns()), feed.RunList).runs, as_json)
+
+
+@app.command()
+def incidents(run: RunName = "", as_json: AsJson = False) -> None:
+    """List what went wrong in a run, and what was done about it."""
+    from lossguard.agent import feed, listing
+
+    answer = _expect(_ask(feed.ListIncidents(run=run)), feed.IncidentList)
+    listing.print_incidents(answer.run, answer.incidents, as_json)
+
+
+@app.command()
+def send(
+    run: Annotated[str, typer.Argument(help="A run: its id, the start of it, or a name.")],
+    action: Annotated[str, typer.Argument(help="skip, rollback, lower_lr, stop.")],
+    arg: Annotated[
+        Optional[list[str]], typer.Option(help="key=value, say factor=0.1; may be repeated.")  # noqa: UP045
+    ] = None,
+    wait_s: Annotated[float, typer.Option("--wait", help="Wait this long for it [s].")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Operate a run by hand: skip, roll back, lower the learning rate, stop."""
+    from lossguard.agent.operating import send_command
+
+    result = send_command(run, action, arg or [], wait_s)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(result).decode())
+    else:
+        typer.echo(f"{action} {result.status} at step {result.step}: {result.result}")
+    if result.status != "done":
+        raise typer.Exit(int(ExitCode.ERROR))
+
+
+@app.command()
+def backtest(
+    files: Annotated[list[str], typer.Argument(help="CSV logs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run the detectors over past logs, on the same path as a live run."""
+    from lossguard.agent.listing import print_backtests
+
+    failed = print_backtests(files, as_json)
+    if failed:
+        raise typer.Exit(int(ExitCode.DATA))
+
+
+@app.command()
+def demo(
+    as_json: AsJson = False,
+    steps: Annotated[Optional[int], typer.Option(help="Steps of each training.")] = None,  # noqa: UP045
+) -> None:
+    """A real small training with real trouble, guarded and unguarded side by side."""
+    from lossguard.agent.demo import run_demo
+
+    sys.exit(run_demo(as_json=as_json, steps=steps))
+
+
+def _ask(message: Any) -> Any:
+    from lossguard.agent.client import Client
+    from lossguard.agent.launching import ensure_agent
+    from lossguard.home import find_home
+
+    home = find_home()
+    ensure_agent(home)
+    with Client(home) as client:
+        return client.request(message)
+
+
+def _expect(answer: Any, kind: Any) -> Any:
+    from lossguard.agent import feed
+
+    if isinstance(answer, feed.Trouble):
+        raise LossguardError(answer.why)
+    if not isinstance(answer, kind):
+        raise LossguardError(f"the agent answered {type(answer).__name__}: is it another version?")
+    return answer

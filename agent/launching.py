@@ -1,0 +1,34 @@
+"""Making sure that an agent is there."""
+
+from __future__ import annotations
+
+import time
+
+from lossguard.agent import feed
+from lossguard.agent.client import Client
+from lossguard.errors import AgentUnreachable
+from lossguard.home import Home
+from lossguard.probes.launch import agent_is_running, start_agent
+
+
+def ensure_agent(home: Home, timeout_s: float = 15.0) -> feed.Pong:
+    """Find this user's agent, or start one and wait until it answers.
+
+    Raises AgentUnreachable after ``timeout_s`` [s], naming the log of the agent.
+    """
+    home.create()
+    started = None
+    deadline = time.monotonic() + timeout_s
+    with Client(home) as client:
+        while time.monotonic() < deadline:
+            if not agent_is_running(home) and (started is None or started.poll() is not None):
+                started = start_agent(home)
+            try:
+                answer = client.request(feed.Ping(), timeout_s=1.0)
+            except AgentUnreachable:
+                continue
+            if isinstance(answer, feed.Pong):
+                return answer
+    raise AgentUnreachable(
+        f"the agent did not answer within {timeout_s:g} s; its log is {home.agent_log_path}"
+    )

@@ -1,0 +1,152 @@
+"""What the command line prints: runs, incidents, findings."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from lossguard.agent.backtest import Backtest, backtest
+from lossguard.agent.feed import IncidentLine, RunSummary, finite
+from lossguard.errors import InputError
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Plain aligned columns; numbers to the right."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(head))]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "", 1).isdigit() or text in ("", "-")
+
+
+def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
+    if as_json:
+        keys = (
+            "run", "name", "state", "step", "applied", "world_size", "started",
+            "metrics", "last", "incidents", "actions", "dropped",
+        )  # fmt: skip
+        for run in runs:
+            full: dict[str, Any] = msgspec.structs.asdict(run)
+            full["last"] = {name: finite(value) for name, value in run.last.items()}
+            _say(json.dumps({key: full[key] for key in keys}))
+        return
+    if not runs:
+        _say("No runs yet. Start one: lossguard run --guard your_script.py")
+        return
+    head = ("run", "state", "step", "loss", "grad norm", "incidents", "actions", "started")
+    _say(table(head, [_run_row(run) for run in runs]))
+
+
+def _run_row(run: RunSummary) -> tuple[object, ...]:
+    loss, norm = run.last.get("loss"), run.last.get("grad_norm")
+    return (
+        run.run,
+        run.state,
+        run.step,
+        "-" if loss is None else f"{loss:.4g}",
+        "-" if norm is None else f"{norm:.4g}",
+        run.incidents,
+        run.actions,
+        time.strftime("%m-%d %H:%M", time.localtime(run.started)),
+    )
+
+
+def incident_object(line: IncidentLine) -> dict[str, Any]:
+    """An incident as ``--json`` prints it."""
+    return {
+        "id": line.id,
+        "state": line.state,
+        "symptom": line.symptom,
+        "severity": line.severity,
+        "metric": line.metric,
+        "onset_step": line.onset_step,
+        "detected_step": line.detected_step,
+        "end_step": line.end_step,
+        "score": finite(line.score),
+        "message": line.message,
+        "where": line.where,
+        "also": line.also,
+        "actions": [{"action": a.action, "step": a.step, "result": a.result} for a in line.actions],
+    }
+
+
+def print_incidents(run: str, lines: Sequence[IncidentLine], as_json: bool) -> None:
+    if as_json:
+        for line in lines:
+            _say(json.dumps(incident_object(line)))
+        return
+    if not lines:
+        _say(f"No incidents in {run}.")
+        return
+    for line in lines:
+        end = "open" if line.state == "open" else f"until {line.end_step}"
+        where = f" in {line.where}" if line.where else ""
+        also = f" (also {', '.join(line.also)})" if line.also else ""
+        _say(f"{line.id}  {line.severity}  {line.symptom}{where}{also}")
+        _say(f"  steps {line.onset_step} (onset), {line.detected_step} (detected), {end}")
+        _say(f"  {line.message}")
+        for action in line.actions:
+            _say(f"  -> {action.action} at step {action.step}: {action.result}")
+
+
+def print_backtests(files: Sequence[str], as_json: bool) -> bool:
+    """Backtest every file and print; True when one of them could not be read."""
+    failed = False
+    show: Callable[[Backtest], None] = _print_json if as_json else _print_text
+    for path in files:
+        try:
+            show(backtest(path))
+        except InputError as error:
+            failed = True
+            sys.stderr.write(f"lossguard: {error}\n")
+    return failed
+
+
+def _print_json(result: Backtest) -> None:
+    for line in result.lines():
+        _say(json.dumps(line))
+    if result.log.num_skipped:
+        sys.stderr.write(f"lossguard: {_skipped(result)}\n")
+
+
+def _print_text(result: Backtest) -> None:
+    columns = ", ".join(f"{metric}={name}" for metric, name in result.log.columns.of.items())
+    _say(f"{result.file}: {result.log.num_rows} rows; recognised {columns}")
+    if result.log.num_skipped:
+        _say(_skipped(result))
+    if not result.findings:
+        _say("nothing found")
+        return
+    head = ("severity", "symptom", "onset", "detected", "end", "what")
+    rows = [
+        (
+            str(f.severity), str(f.symptom), f.onset_step, f.detected_step,
+            "-" if f.end_step is None else f.end_step, f.message,
+        )
+        for f in result.findings
+    ]  # fmt: skip
+    _say(table(head, rows))
+
+
+def _skipped(result: Backtest) -> str:
+    line, why = result.log.skipped[0]
+    return f"{result.file}: {result.log.num_skipped} rows skipped, the first in line {line}: {why}"

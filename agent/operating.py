@@ -1,0 +1,59 @@
+"""``lossguard send``: one command, and the loop's answer to it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import get_args
+
+import msgspec
+
+from lossguard.agent import feed
+from lossguard.agent.client import Client
+from lossguard.agent.launching import ensure_agent
+from lossguard.errors import ConfigError, LossguardError
+from lossguard.home import find_home
+from lossguard.probes.wire import Action
+
+
+def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> feed.CommandResult:
+    """Send a command and wait for the answer for up to ``wait_s`` [s].
+
+    Raises ConfigError for an action or argument that does not exist, LossguardError where the
+    agent refuses.
+    """
+    known = get_args(Action)
+    if action not in known:
+        raise ConfigError(f"there is no action {action!r}; there are {', '.join(known)}")
+    home = find_home()
+    ensure_agent(home)
+    message = feed.SendCommand(
+        run=run,
+        command=f"hand.{secrets.token_hex(6)}",
+        action=msgspec.convert(action, Action),
+        args=dict(_key_value(text) for text in arguments),
+    )
+    deadline = time.monotonic() + wait_s
+    with Client(home) as client:
+        while True:
+            # The same id again: it is answered with how far the command has come.
+            answer = client.request(message)
+            if isinstance(answer, feed.Trouble):
+                raise LossguardError(answer.why)
+            if not isinstance(answer, feed.CommandResult):
+                raise LossguardError(f"the agent answered {type(answer).__name__}")
+            if answer.status != "pending" or time.monotonic() >= deadline:
+                return answer
+            client.receive(0.1)
+
+
+def _key_value(text: str) -> tuple[str, float | int | str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise ConfigError(f"--arg wants key=value, got {text!r}")
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value

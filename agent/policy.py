@@ -1,0 +1,103 @@
+"""From an incident to an action: what each policy does about what."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from lossguard.agent.incidents import Incident
+from lossguard.detectors import Severity, Symptom
+from lossguard.errors import ConfigError
+from lossguard.probes.wire import Action
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What may be done to a run without asking.
+
+    ``observe`` changes nothing. ``guard`` vetoes bad updates in their own step (the probe does,
+    with the limits the agent streams) and rolls back what a veto cannot save.
+    """
+
+    name: str
+    acts: bool
+    rollback_for: frozenset[Symptom] = frozenset({Symptom.LOSS_SPIKE, Symptom.DIVERGENCE})
+    """Critical incidents of these symptoms are rolled back."""
+    nonfinite_tolerance: int = 5
+    """Non-finite steps in a row before the run is rolled back [steps]; the update of each is
+    skipped at once."""
+    max_rollbacks: int = 3
+    """Circuit breaker: so many rollbacks within ``window_steps``, then only alerts."""
+    window_steps: int = 500
+
+
+POLICIES = {
+    "observe": Policy(name="observe", acts=False),
+    "guard": Policy(name="guard", acts=True),
+}
+
+
+def find_policy(name: str) -> Policy:
+    """Raises ConfigError for a name there is no policy of."""
+    if name not in POLICIES:
+        known = ", ".join(sorted(POLICIES))
+        raise ConfigError(f"there is no policy {name!r}; there are {known}")
+    return POLICIES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An action the policy wants."""
+
+    action: Action
+    incident: str
+    args: dict[str, float | int | str]
+
+
+class Judge:
+    """Applies one policy to the incidents of one run, with a memory of what it already ordered."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._ordered: set[tuple[str, int]] = set()
+        self._rollback_steps: deque[int] = deque(maxlen=policy.max_rollbacks)
+        self._broken = False
+
+    def decide(self, incident: Incident, step: int) -> Order | str | None:
+        """What to do about an incident that changed: an order, a word about why not, or nothing."""
+        if not self.policy.acts or not incident.is_open or not self._calls_for_rollback(incident):
+            return None
+        key = (incident.id, incident.active_onset)
+        if key in self._ordered:
+            return None
+        recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
+        if len(recent) >= self.policy.max_rollbacks:
+            if self._broken:
+                return None
+            self._broken = True
+            return (
+                f"circuit breaker: {len(recent)} rollbacks within {self.policy.window_steps} "
+                "steps did not cure it; no more are ordered, a person is needed"
+            )
+        self._broken = False
+        self._ordered.add(key)
+        self._rollback_steps.append(step)
+        return Order("rollback", incident.id, {"onset": incident.active_onset, "hold_lr": 1})
+
+    def _calls_for_rollback(self, incident: Incident) -> bool:
+        for finding in incident.findings.values():
+            if finding.severity is not Severity.CRITICAL or finding.end_step is not None:
+                continue
+            if finding.symptom in self.policy.rollback_for:
+                return True
+            consecutive = finding.evidence.get("consecutive", 0)
+            if (
+                finding.symptom is Symptom.NONFINITE
+                and consecutive >= self.policy.nonfinite_tolerance
+            ):
+                return True
+        return False
+
+    def happened(self, incident: str) -> None:
+        """The rollback for this incident is done: what comes after it counts anew."""
+        self._ordered = {key for key in self._ordered if key[0] != incident}

@@ -1,0 +1,246 @@
+"""One training run as the agent knows it: the path every observation takes, live and offline.
+
+observation -> histories -> detectors -> incidents -> policy -> what to do. Nothing here reads a
+clock, a socket or a disk; ``lossguard backtest`` drives the very same class from a file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossguard.agent.feed import EventLine
+from lossguard.agent.history import MetricHistory
+from lossguard.agent.incidents import Incident, Incidents
+from lossguard.agent.policy import Judge, Order, Policy
+from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
+from lossguard.probes import wire
+
+log = logging.getLogger(__name__)
+
+_CHARTED = 32
+"""At most so many plain metrics have a history."""
+_MAX_EVENTS = 500
+
+_VETOES = {
+    wire.SKIP_NONFINITE: (Symptom.NONFINITE, "loss or gradient is not finite"),
+    wire.SKIP_GRAD_NORM: (Symptom.GRAD_SPIKE, "the gradient norm is over its bound"),
+    wire.SKIP_LOSS: (Symptom.LOSS_SPIKE, "the loss is over its bound"),
+}
+
+
+@dataclass
+class Outcome:
+    """What one observation led to."""
+
+    findings: list[Finding] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    """Those that changed, each once."""
+    orders: list[Order] = field(default_factory=list)
+    limits_changed: bool = False
+
+
+class Run:
+    """State of one run. ``wall_clock`` only stamps incidents and events for people to read."""
+
+    def __init__(
+        self,
+        run: str,
+        policy: Policy,
+        detectors: Sequence[Detector],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.id = run
+        self._detectors = list(detectors)
+        self._judge = Judge(policy)
+        self._clock = wall_clock
+        self.incidents = Incidents(run, wall_clock)
+        self.histories: dict[str, MetricHistory] = {}
+        self.events: deque[EventLine] = deque(maxlen=_MAX_EVENTS)
+        self.last: dict[str, float] = {}
+        self.limits: dict[str, float] = {}
+        self.rollbacks: list[tuple[int, int]] = []
+        self.step = 0
+        self.applied = 0
+        self.actions = 0
+        self._ignore_until = -1
+        self._broken: set[str] = set()
+
+    @property
+    def policy(self) -> Policy:
+        return self._judge.policy
+
+    def observe(self, observation: Observation) -> Outcome:
+        """Take in one step."""
+        self.step = max(self.step, observation.step)
+        if observation.applied >= 0:
+            self.applied = observation.applied
+        outcome = Outcome()
+        self._chart(observation)
+        if observation.step <= self._ignore_until:
+            return outcome  # it was measured before a rollback that we know of already
+        changed: dict[str, Incident] = {}
+        for finding in self._ask_detectors(observation):
+            outcome.findings.append(finding)
+            if (incident := self.incidents.take(finding)) is not None:
+                changed[incident.id] = incident
+        if (incident := self._note_skip(observation, changed)) is not None:
+            changed[incident.id] = incident
+        for incident in self.incidents.settle(observation.step):
+            changed[incident.id] = incident
+        for incident in changed.values():
+            self._decide(incident, observation.step, outcome)
+        outcome.incidents = list(changed.values())
+        outcome.limits_changed = self._refresh_limits()
+        return outcome
+
+    def _chart(self, observation: Observation) -> None:
+        for name, value in observation.values.items():
+            history = self.histories.get(name)
+            if history is None:
+                if len(self.histories) >= _CHARTED:
+                    continue
+                history = self.histories[name] = MetricHistory()
+            history.add(observation.step, value)
+            self.last[name] = value
+
+    def _ask_detectors(self, observation: Observation) -> list[Finding]:
+        findings = []
+        for detector in self._detectors:
+            try:
+                finding = detector.update(observation)
+            except Exception:
+                if detector.symptom not in self._broken:
+                    self._broken.add(detector.symptom)
+                    log.exception("detector %s failed at step %d of %s; the others go on",
+                                  detector.symptom, observation.step, self.id)  # fmt: skip
+                    self.tell("detector_failed", observation.step, f"detector {detector.symptom}")
+                continue
+            if finding is not None:
+                findings.append(finding)
+        return findings
+
+    def _note_skip(
+        self, observation: Observation, changed: Mapping[str, Incident]
+    ) -> Incident | None:
+        """A vetoed update is an action of an incident; one nobody else flagged opens its own."""
+        code = int(observation.values.get("skipped", 0.0))
+        if code == 0 or code & wire.SKIP_SCALER:
+            return None
+        incident = next(iter(changed.values()), None)
+        if incident is None and self.incidents.open:
+            incident = self.incidents.open[-1]
+        why = [words for bit, (_, words) in _VETOES.items() if code & bit]
+        if code & wire.SKIP_COMMAND:
+            why.append("ordered by hand")
+        if incident is None and (found := _finding_of_veto(code, observation)) is not None:
+            incident = self.incidents.take(found)
+        self.actions += 1
+        reason = "; ".join(why)
+        self.tell("skip", observation.step, f"update skipped: {reason}")
+        if incident is not None:
+            incident.did("skip", observation.step, f"done: {reason}", self._clock())
+        return incident
+
+    def _decide(self, incident: Incident, step: int, outcome: Outcome) -> None:
+        decision = self._judge.decide(incident, step)
+        if isinstance(decision, Order):
+            outcome.orders.append(decision)
+        elif decision is not None:
+            self.tell("circuit_breaker", step, decision)
+            incident.did("none", step, decision, self._clock())
+
+    def _refresh_limits(self) -> bool:
+        fresh: dict[str, float] = {}
+        for detector in self._detectors:
+            for metric, bound in detector.bounds().items():
+                fresh[metric] = min(bound, fresh.get(metric, bound))
+        changed = fresh != self.limits
+        self.limits = fresh
+        return changed
+
+    def tell(self, kind: str, step: int, message: str) -> None:
+        """A line for the run's log."""
+        self.events.append(EventLine(step=step, kind=kind, message=message, time_s=self._clock()))
+
+    # --- answers from the loop ------------------------------------------------------------
+
+    def answered(
+        self, action: str, incident_id: str, ok: bool, step: int, result: Mapping[str, Any]
+    ) -> list[Incident]:
+        """The loop answered a command; the incidents this changed."""
+        words = ", ".join(f"{key} {value}" for key, value in result.items())
+        status = "done" if ok else "failed"
+        self.tell(action, step, f"{action} {status}: {words}")
+        self.actions += ok
+        changed = {i.id: i for i in self.incidents.all if i.id == incident_id}
+        for incident in changed.values():
+            incident.did(action, step, f"{status}: {words}", self._clock())
+        if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
+            self.rollbacks.append((step, back))
+            self._ignore_until = step
+            for detector in self._detectors:
+                detector.rewind(back)
+            for incident in self.incidents.rolled_back(step):
+                changed[incident.id] = incident
+            self._judge.happened(incident_id)
+            self._refresh_limits()
+        return list(changed.values())
+
+    # --- a restart of the agent -----------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that cannot be asked again, as plain data."""
+        return {
+            "step": self.step,
+            "applied": self.applied,
+            "actions": self.actions,
+            "ignore_until": self._ignore_until,
+            "rollbacks": [list(pair) for pair in self.rollbacks],
+            "last": self.last,
+            "detectors": {str(d.symptom): d.state() for d in self._detectors},
+            "histories": {name: h.state() for name, h in self.histories.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up ``state()`` of before the restart. A detector whose state no longer fits starts
+        afresh."""
+        self.step = state["step"]
+        self.applied = state["applied"]
+        self.actions = state["actions"]
+        self._ignore_until = state["ignore_until"]
+        self.rollbacks = [(at, to) for at, to in state["rollbacks"]]
+        self.last = dict(state["last"])
+        for name, history in state["histories"].items():
+            self.histories[name] = MetricHistory()
+            self.histories[name].restore(history)
+        for detector in self._detectors:
+            kept = state["detectors"].get(str(detector.symptom))
+            if kept is None:
+                continue
+            try:
+                detector.restore(kept)
+            except Exception:
+                log.warning("the state of detector %s of %s does not fit; it starts afresh",
+                            detector.symptom, self.id)  # fmt: skip
+        self._refresh_limits()
+
+
+def _finding_of_veto(code: int, observation: Observation) -> Finding | None:
+    for bit, (symptom, words) in _VETOES.items():
+        if code & bit:
+            metric = "loss" if bit == wire.SKIP_LOSS else "grad_norm"
+            return Finding(
+                symptom=symptom,
+                severity=Severity.WARNING,
+                metric=metric,
+                onset_step=observation.step,
+                detected_step=observation.step,
+                score=1.0,
+                message=f"update vetoed: {words} ({observation.values.get(metric, 0.0):.4g})",
+                evidence={"value": observation.values.get(metric, 0.0)},
+            )
+    return None
