@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from lossguard.errors import ExitCode, LossguardError
+from lossguard.errors import ConfigError, ExitCode, LossguardError
+
+if TYPE_CHECKING:
+    from lossguard.agent.running import WatchedRun
 
 app = typer.Typer(
     name="lossguard",
@@ -24,18 +28,43 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for script
 RunName = Annotated[
     str, typer.Argument(help="A run: its id, the start of it, or a name. Without: the newest.")
 ]
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main() -> None:
     """The ``lossguard`` command."""
+    asked: list[WatchedRun] = []
     try:
-        app()
+        app(args=_fenced(sys.argv[1:]), obj=asked)
     except LossguardError as error:
         typer.echo(f"lossguard: {error}", err=True)
         sys.exit(int(error.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code or not asked:
+            raise
+    # Outside of the command-line library, which has ideas of its own about exits and Ctrl-C.
+    from lossguard.agent.running import start
+
+    start(asked[0])
+
+
+def _fenced(arguments: list[str]) -> list[str]:
+    """``run``'s own options end at the script or at ``-m MODULE``: what follows is not ours.
+
+    >>> _fenced(["run", "--guard", "train.py", "--name", "theirs"])
+    ['run', '--guard', '--', 'train.py', '--name', 'theirs']
+    """
+    if arguments[:1] != ["run"]:
+        return arguments
+    i = 1
+    while i < len(arguments) and arguments[i].startswith("-") and arguments[i] != "--":
+        takes_value = arguments[i] in ("--name", "-m")
+        is_module = arguments[i] == "-m"
+        i += 2 if takes_value else 1
+        if is_module:
+            break
+    if i >= len(arguments) or arguments[i] == "--":
+        return arguments
+    return [*arguments[:i], "--", *arguments[i:]]
 
 
 def _version(wanted: bool) -> None:
@@ -55,10 +84,13 @@ def _global(
     pass
 
 
-@app.command(context_settings=_PASS_ON | {"allow_interspersed_args": False})
+@app.command()
 def run(
     context: typer.Context,
     script: Annotated[Optional[str], typer.Argument(help="The training script.")] = None,  # noqa: UP045
+    arguments: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[ARGS]...", help="Its arguments.")  # noqa: UP045
+    ] = None,
     guard: Annotated[
         bool, typer.Option("--guard", help="Skip bad updates and roll back. Without: only watch.")
     ] = False,
@@ -68,14 +100,23 @@ def run(
     ] = None,
 ) -> None:
     """Run a training SCRIPT with its ARGS, watched, without a change to it."""
-    from lossguard.agent.running import run_watched
+    from lossguard.agent.running import WatchedRun
 
-    arguments = list(context.args)
-    if module is not None and script is not None:
-        arguments.insert(0, script)
     if module is None and script is None:
-        raise typer.BadParameter("which script? Say `lossguard run [--guard] SCRIPT [ARGS]`")
-    sys.exit(run_watched(script, module, arguments, "guard" if guard else "observe", name))
+        raise typer.BadParameter("which script? Say: lossguard run [--guard] SCRIPT [ARGS]")
+    if module is None and script is not None and not os.path.isfile(script):
+        raise ConfigError(f"there is no file {script!r}")
+    rest = list(arguments or ())
+    if module is not None and script is not None:
+        rest.insert(0, script)
+    asked = WatchedRun(
+        script=module or script or "",
+        is_module=module is not None,
+        arguments=rest,
+        policy="guard" if guard else "observe",
+        name=name,
+    )
+    context.obj.append(asked)
 
 
 @app.command()

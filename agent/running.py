@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from lossguard.errors import ConfigError
 from lossguard.home import find_home
 from lossguard.probes.launch import agent_is_running, start_agent
 
 
-def run_watched(
-    script: str | None, module: str | None, arguments: list[str], policy: str, name: str | None
-) -> int:
-    """Run a script or module to its end; the exit code a plain run would have.
+@dataclass(frozen=True, kw_only=True)
+class WatchedRun:
+    """What ``lossguard run`` was asked to do."""
 
-    Raises ConfigError when there is no such script.
-    """
-    if script is not None and module is None and not Path(script).is_file():
-        raise ConfigError(f"there is no file {script!r}")
+    script: str
+    """A file, or with ``is_module`` the name of a module."""
+    is_module: bool
+    arguments: list[str]
+    policy: str
+    name: str | None
+
+
+def start(wanted: WatchedRun) -> None:
+    """Run a script or module to its end. Its exceptions and exits are those of a plain run."""
     _narrate()
+    _hide_our_frames()
     try:
         home = find_home().create()
         if not agent_is_running(home):
@@ -29,12 +36,32 @@ def run_watched(
         logging.getLogger("lossguard").error("no agent can be started (%s)", error)
     from lossguard.probes.runner import run_module, run_script, watch_by_itself
 
-    watch_by_itself(policy, name)
-    if module is not None:
-        run_module(module, arguments)
-    elif script is not None:
-        run_script(script, arguments)
-    return 0
+    watch_by_itself(wanted.policy, wanted.name)
+    (run_module if wanted.is_module else run_script)(wanted.script, wanted.arguments)
+
+
+def _hide_our_frames() -> None:
+    """A traceback of the script begins at the script, as in a plain run."""
+    ours = str(Path(__file__).resolve().parents[1])
+    show = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        rest, own = trace, True
+        while rest is not None and own:
+            file = rest.tb_frame.f_code.co_filename
+            own = _is_launcher(file, ours)
+            rest = rest.tb_next if own else rest
+        show(kind, error, rest or trace)
+
+    sys.excepthook = excepthook
+
+
+def _is_launcher(file: str, ours: str) -> bool:
+    if file.startswith("<frozen ") or Path(file).name in ("runpy.py", "lossguard"):
+        return True
+    return str(Path(file).resolve()).startswith(ours)
 
 
 def _narrate() -> None:

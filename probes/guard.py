@@ -69,10 +69,14 @@ class Guard:
         """Take a snapshot of the training state now; False when it could not be taken."""
         return self._loop is not None and self._loop.take_snapshot_now()
 
-    def replay_backward(self, tensors: Any) -> None:
-        """Count a ``backward()`` that began at ``tensors`` before the watch did."""
+    def replay_backward(self, tensors: Any, *, gradients_were_clipped: bool) -> None:
+        """Count a ``backward()`` that began at ``tensors`` before the watch did.
+
+        Gradients that were clipped since then have no pre-clip norm any more.
+        """
         if self._loop is not None:
             self._loop.on_backward(tensors)
+            self._loop.gradients_unknown = gradients_were_clipped
 
     def close(self, reason: Literal["finished", "exception", "closed"] = "closed") -> None:
         """Stop watching, put torch back as it was, say goodbye. At most 2 s. Idempotent."""

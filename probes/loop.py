@@ -70,6 +70,8 @@ class Loop:
         )
         self._activations = ActivationNorms([m for _, m in modules], self._guarded)
         self._norms: tuple[Tensor, Tensor] | None = None
+        self.gradients_unknown = False
+        """The gradients of the coming step are not as ``backward()`` left them: do not measure."""
         self._last_step_s = 0.0
         self._step_time_s = 0.0
         self._stepped = False
@@ -142,7 +144,8 @@ class Loop:
         loss = self._tap.take()
         norms = self._norms
         self._norms = None
-        if norms is None and not closure:
+        unknown, self.gradients_unknown = self.gradients_unknown, False
+        if norms is None and not closure and not unknown:
             inverse = _inverse_scale(self._state.optimizer)
             norms = self._shield.call("gradients", self._gradients.measure, inverse)
         gradient_norms, total = norms if norms is not None else (None, None)

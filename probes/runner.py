@@ -90,7 +90,7 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
                 name=name,
             )
             if first.tensors is not None:
-                guard.replay_backward(first.tensors)
+                guard.replay_backward(first.tensors, gradients_were_clipped=first.clipped)
         except Exception as error:
             log.error("lossguard could not attach (%s); training goes on, unwatched", error)
         finally:
@@ -105,6 +105,7 @@ class _FirstLoss:
     def __init__(self) -> None:
         self.tensors: Any = None
         self.scaler: Any = None
+        self.clipped = False
         self._unscaled: tuple[Any, Any] = (None, None)
 
     def on_backward(self, tensors: Any) -> None:
@@ -115,7 +116,9 @@ class _FirstLoss:
         self.scaler = scaler
         self._unscaled = (scaled, loss)
 
-    def before_clip(self, parameters: Any) -> None: ...
+    def before_clip(self, parameters: Any) -> None:
+        self.clipped = True
+
     def after_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
 
 
