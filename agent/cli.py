@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from lossguard.errors import ConfigError, ExitCode, LossguardError
+from lossguard.errors import ExitCode, LossguardError, UsageError
 
 if TYPE_CHECKING:
     from lossguard.agent.running import WatchedRun
@@ -103,9 +103,9 @@ def run(
     from lossguard.agent.running import WatchedRun
 
     if module is None and script is None:
-        raise typer.BadParameter("which script? Say: lossguard run [--guard] SCRIPT [ARGS]")
+        raise UsageError("which script? Say: lossguard run [--guard] SCRIPT [ARGS]")
     if module is None and script is not None and not os.path.isfile(script):
-        raise ConfigError(f"there is no file {script!r}")
+        raise UsageError(f"there is no file {script!r}")
     rest = list(arguments or ())
     if module is not None and script is not None:
         rest.insert(0, script)

@@ -11,7 +11,7 @@ import msgspec
 from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.agent.launching import ensure_agent
-from lossguard.errors import ConfigError, LossguardError
+from lossguard.errors import LossguardError, UsageError
 from lossguard.home import find_home
 from lossguard.probes.wire import Action
 
@@ -19,12 +19,12 @@ from lossguard.probes.wire import Action
 def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> feed.CommandResult:
     """Send a command and wait for the answer for up to ``wait_s`` [s].
 
-    Raises ConfigError for an action or argument that does not exist, LossguardError where the
+    Raises UsageError for an action or argument that does not exist, LossguardError where the
     agent refuses.
     """
     known = get_args(Action)
     if action not in known:
-        raise ConfigError(f"there is no action {action!r}; there are {', '.join(known)}")
+        raise UsageError(f"there is no action {action!r}; there are {', '.join(known)}")
     home = find_home()
     ensure_agent(home)
     message = feed.SendCommand(
@@ -50,7 +50,7 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
 def _key_value(text: str) -> tuple[str, float | int | str]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise ConfigError(f"--arg wants key=value, got {text!r}")
+        raise UsageError(f"--arg wants key=value, got {text!r}")
     for kind in (int, float):
         try:
             return key, kind(value)

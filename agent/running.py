@@ -53,7 +53,8 @@ def _hide_our_frames() -> None:
             file = rest.tb_frame.f_code.co_filename
             own = _is_launcher(file, ours)
             rest = rest.tb_next if own else rest
-        show(kind, error, rest or trace)
+        rest = rest or trace
+        show(kind, error.with_traceback(rest), rest)
 
     sys.excepthook = excepthook
 

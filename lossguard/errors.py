@@ -1,6 +1,7 @@
 """Every exception of Lossguard, and its exit codes.
 
 LossguardError
+  UsageError           the command line makes no sense; says what would                 (2)
   ConfigError          a setting is wrong; names the key and what to write      (78)
   AgentUnreachable     no agent answers where one was required                  (69)
   AgentAlreadyRunning  another agent owns this endpoint                         (73)
@@ -31,6 +32,12 @@ class LossguardError(Exception):
     """Something of Lossguard's went wrong; says what, with which value, and what to do."""
 
     exit_code = ExitCode.ERROR
+
+
+class UsageError(LossguardError):
+    """The command line makes no sense."""
+
+    exit_code = ExitCode.USAGE
 
 
 class ConfigError(LossguardError):
