@@ -1,0 +1,278 @@
+"""A loss that leaves its robust trend upward for one or a few steps."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lossguard.detectors.base import Finding, Observation, Severity, Symptom
+from lossguard.detectors.episode import Episode
+from lossguard.detectors.level import Level
+from lossguard.detectors.rewinding import Inputs, RewindingDetector
+from lossguard.detectors.schedule import Restarts
+
+_GUARDED = 1 | 2 | 4 | 8
+"""The wire's SKIP_NONFINITE, SKIP_GRAD_NORM, SKIP_LOSS and SKIP_COMMAND."""
+_RECENT = 5
+_VETO_OF_DESCENT = 0.4
+_VETO_FLOOR = 0.05
+"""Least rise that is vetoed in a run whose loss is near zero, in descents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSpikeConfig:
+    """Thresholds. Sources in the docstring of ``LossSpike``."""
+
+    window: int = 32
+    """Accepted losses that give the level [observations, >= 8]."""
+    tail: int = 512
+    """Accepted losses that give the upper tail [observations, >= 64]."""
+    min_samples: int = 3
+    """Losses before the first verdict [observations, >= 2]; ``young`` widens the early ones."""
+    young: float = 16.0
+    """The threshold is multiplied by 1 + young / n after n losses [observations, >= 0]."""
+    threshold: float = 6.0
+    """Deviation that makes a hit [sigmas, > 0]."""
+    min_rise: float = 0.05
+    """Rise that makes a hit, relative to the level [> 0]. Smaller ones hurt nobody."""
+    min_rise_of_descent: float = 0.02
+    """Rise that makes a hit, relative to the descent of the run so far [>= 0]."""
+    large_rise: float = 0.25
+    """Rise that counts towards critical, relative to the level [>= min_rise]."""
+    large_rise_of_descent: float = 0.10
+    """Rise that counts towards critical, relative to the descent of the run so far [>= 0]."""
+    gross_rise: float = 0.5
+    """Rise, relative to the level, at which twice the threshold by the recent noise makes a hit
+    whatever the tail [>= min_rise]."""
+    calm_steps: int = 5
+    """Normal losses in a row that end an episode [observations, >= 1]."""
+    readmit: int = 32
+    """Hits in a row after which they become the new level [observations, >= 4]."""
+    veto_deviation: float = 12.0
+    """Deviation from which ``bounds`` lets the update be skipped [sigmas, >= threshold]."""
+    veto_ratio: float = 1.5
+    """Multiple of the level from which it does, if that is larger [> 1]. With 1.5, one loss in
+    192,000 of healthy runs was 1.8 times the level; where the run has descended far, the excess
+    over 1 is therefore doubled."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if self.threshold <= 0 or self.min_rise <= 0 or self.veto_ratio <= 1:
+            raise ValueError(
+                "threshold and min_rise must be > 0 and veto_ratio > 1, got "
+                f"{self.threshold}, {self.min_rise} and {self.veto_ratio}"
+            )
+        if (
+            min(self.large_rise, self.gross_rise) < self.min_rise
+            or self.veto_deviation < self.threshold
+        ):
+            raise ValueError(
+                f"large_rise {self.large_rise} and gross_rise {self.gross_rise} must be >= "
+                f"min_rise {self.min_rise}, and "
+                f"veto_deviation {self.veto_deviation} >= threshold {self.threshold}"
+            )
+
+
+_LEAST = {
+    "window": 8,
+    "tail": 64,
+    "min_samples": 2,
+    "young": 0,
+    "min_rise_of_descent": 0,
+    "large_rise_of_descent": 0,
+    "calm_steps": 1,
+    "readmit": 4,
+}
+
+
+class LossSpike(RewindingDetector):
+    """Flag a loss far above its recent level; act when that persists.
+
+    A hit is a loss with deviation > threshold * (1 + young / n) [sigmas, see ``Level``] that is
+    also materially higher: by ``min_rise`` of the level and ``min_rise_of_descent`` of what the
+    run has descended so far. In a run that spikes so often that its tail knows it, a rise by
+    ``gross_rise`` and twice the threshold over the noise is a hit as well.
+
+    One hit is a warning. It becomes critical when two hits in a row, or three of five, are
+    large (``large_rise``); three in a row or four of five where the guard skipped the updates,
+    for then waiting costs nothing and a poisoned batch passes by. Within ``grace`` observations
+    of a warm restart of the learning rate, only a rise of half the descent is large. Hits stay
+    out of the level; after ``readmit`` in a row they become it, so that a lasting shift ends
+    its episode.
+
+    Median, MAD of differences and a tail quantile in place of the mean + 6 sigma of OLMo-core's
+    SkipStepOptimizer (Rousseeuw and Croux, JASA 88, 1993, on robust scales), and persistence
+    before action. On 192,052 observations of 72 healthy public runs: nothing critical, 6.9
+    warnings in 10,000 (tests/contract/test_detectors_on_real_logs.py).
+    """
+
+    symptom: ClassVar[Symptom] = Symptom.LOSS_SPIKE
+    inputs: ClassVar[tuple[str, ...]] = ("loss",)
+    grace: ClassVar[int] = 128
+
+    def __init__(self, config: LossSpikeConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or LossSpikeConfig()
+        self._level = Level(self.config.window, self.config.tail)
+        self._restarts = Restarts(self.grace)
+        self._held: list[float] = []
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._suspects: list[int] = []
+        self._episode: Episode | None = None
+
+    def inputs_of(self, observation: Observation) -> Inputs | None:
+        """Loss, learning rate and skip mask, where there is a finite loss."""
+        loss = observation.get("loss")
+        if loss is None or not math.isfinite(loss):
+            return None
+        return loss, observation.get("lr"), observation.get("skipped")
+
+    def judge(self, step: int, inputs: Inputs) -> Finding | None:
+        """Take in one finite loss."""
+        loss, lr, skipped = inputs
+        assert loss is not None
+        restarted = self._restarts.watch(lr)
+        level, config = self._level, self.config
+        if level.count < config.min_samples:
+            level.accept(loss)
+            return None
+        score = self._score(loss)
+        if score <= 1.0 or not level.matters(loss, config.min_rise, config.min_rise_of_descent):
+            self._note_suspect(step, score)
+            self._recent.append(0)
+            self._held.clear()
+            level.accept(loss)
+            return self._calm(step)
+        descent = 0.5 if restarted else config.large_rise_of_descent
+        large = level.matters(loss, config.large_rise, descent)
+        guarded = skipped is not None and math.isfinite(skipped) and int(skipped) & _GUARDED
+        self._recent.append((2 if guarded else 1) if large else 0)
+        return self._hit(step, loss, score)
+
+    def bounds(self) -> Mapping[str, float]:
+        """The loss from which an update is better skipped."""
+        level = self._level
+        if level.count < self.config.window:
+            return {}
+        middle, descent = level.median(), level.descent()
+        few, many = self.config.veto_ratio - 1.0, 2.0 * (self.config.veto_ratio - 1.0)
+        least = max(few * abs(middle), _VETO_FLOOR * descent)
+        spread = max(least, min(many * abs(middle), _VETO_OF_DESCENT * descent))
+        rise = self.config.veto_deviation * level.scale()
+        return {"loss": max(level.above(rise), middle + spread)}
+
+    def save(self) -> dict[str, Any]:
+        """The state that ``judge`` works on."""
+        return {
+            "level": self._level.state(),
+            "restarts": self._restarts.state(),
+            "held": list(self._held),
+            "recent": list(self._recent),
+            "suspects": list(self._suspects),
+            "episode": self._episode.state() if self._episode else None,
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back what ``save`` gave."""
+        self._level.restore(saved["level"])
+        self._restarts.restore(saved["restarts"])
+        self._held = list(saved["held"])
+        self._recent = deque(saved["recent"], maxlen=_RECENT)
+        self._suspects = list(saved["suspects"])
+        self._episode = Episode.from_state(saved["episode"]) if saved["episode"] else None
+
+    def drop_episode(self) -> None:
+        """Forget the open episode, silently."""
+        self._episode = None
+        self._held.clear()
+        self._recent.clear()
+
+    def _score(self, loss: float) -> float:
+        """The deviation in units of the threshold, by the tail or, where gross, by the noise."""
+        level, config = self._level, self.config
+        threshold = config.threshold * (1.0 + config.young / level.count)
+        score = level.deviation(loss) / threshold
+        if score <= 1.0 and level.matters(loss, config.gross_rise, config.large_rise_of_descent):
+            score = max(score, 0.5 * level.rise(loss) / (threshold * level.near_scale()))
+        return score
+
+    def _note_suspect(self, step: int, score: float) -> None:
+        """Remember an unbroken run of half-way deviations: a spike that follows began there."""
+        if score > 0.5:
+            self._suspects = [*self._suspects[1 - _RECENT :], step]
+        elif self._suspects:
+            self._suspects = []
+
+    def _hit(self, step: int, loss: float, score: float) -> Finding | None:
+        self._held.append(loss)
+        episode = self._episode
+        if episode is None:
+            onset = self._suspects[0] if self._suspects else step
+            self._suspects = []
+            severity = Severity.CRITICAL if self._persists() else Severity.WARNING
+            episode = self._episode = Episode(onset, severity, step, score)
+            return self._finding(step, severity, score, self._message(loss))
+        episode.hit(step, score)
+        if len(self._held) >= self.config.readmit:
+            return self._settle(step)
+        if episode.severity is Severity.WARNING and self._persists():
+            episode.severity = Severity.CRITICAL
+            return self._finding(step, Severity.CRITICAL, score, self._message(loss))
+        return None
+
+    def _persists(self) -> bool:
+        """Two large hits in a row or three of five; one more where updates were skipped."""
+        recent = list(self._recent)
+        need = 3 if 2 in recent else 2
+        in_a_row = len(recent) >= need and all(recent[-need:])
+        return in_a_row or sum(1 for hit in recent if hit) > need
+
+    def _settle(self, step: int) -> Finding | None:
+        """The loss stayed up for long: that is its level now."""
+        self._level.rebase(self._held)
+        self._held.clear()
+        self._recent.clear()
+        return self._end(step, f"the loss settled at {self._level.median():.4g}")
+
+    def _calm(self, step: int) -> Finding | None:
+        episode = self._episode
+        if episode is None:
+            return None
+        episode.calm += 1
+        if episode.calm < self.config.calm_steps:
+            return None
+        return self._end(step, f"the loss is back at {self._level.median():.4g}")
+
+    def _end(self, step: int, message: str) -> Finding | None:
+        episode = self._episode
+        assert episode is not None
+        finding = self._finding(step, episode.severity, episode.score, message, episode.last_hit)
+        self._episode = None
+        return finding
+
+    def _message(self, loss: float) -> str:
+        middle = self._level.median()
+        times = f" ({loss / middle:.3g} times)" if middle > 0 else ""
+        return f"the loss is {loss:.4g} where {middle:.4g} is usual{times}"
+
+    def _finding(
+        self, step: int, severity: Severity, score: float, message: str, end: int | None = None
+    ) -> Finding:
+        assert self._episode is not None
+        return Finding(
+            symptom=self.symptom,
+            severity=severity,
+            metric="loss",
+            onset_step=self._episode.onset_step,
+            detected_step=step,
+            score=score,
+            message=message,
+            end_step=end,
+            evidence={"level": self._level.median(), "hits": float(sum(map(bool, self._recent)))},
+        )

@@ -1,0 +1,186 @@
+"""LossSpike: one hit warns, persistence acts, a shift becomes normal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lossguard.detectors import Finding, LossSpike, LossSpikeConfig, Observation, Severity
+
+SKIP_LOSS = 4.0
+AT = 600
+BLOOM = [1.18, 1.02, 1.07, 2.32, 1.59, 1.46, 1.28, 1.1]
+"""The loss of BLOOM's spike at step 31216, in units of the level."""
+
+Array = npt.NDArray[np.float64]
+
+
+def decaying(num_steps: int = 1_000, seed: int = 0, noise: float = 0.02) -> Array:
+    """A healthy loss: a power law in Student-t noise."""
+    random = np.random.default_rng(seed)
+    trend = 2.5 + 8.0 * (1.0 + np.arange(num_steps) / 5.0) ** -0.5
+    return np.asarray(trend * np.exp(noise * random.standard_t(5, num_steps)))
+
+
+def feed(
+    losses: Sequence[float] | Array,
+    skipped: range = range(0),
+    detector: LossSpike | None = None,
+    lr: Array | None = None,
+) -> list[Finding]:
+    """The findings on one loss a step, with the updates in ``skipped`` skipped by the guard."""
+    detector = detector or LossSpike()
+    said = []
+    for step, loss in enumerate(losses):
+        values = {"loss": float(loss), "skipped": SKIP_LOSS if step in skipped else 0.0}
+        if lr is not None:
+            values["lr"] = float(lr[step])
+        said.append(detector.update(Observation(step, values)))
+    return [finding for finding in said if finding is not None]
+
+
+def criticals(said: Sequence[Finding]) -> list[Finding]:
+    """The critical ones that do not end an episode."""
+    return [f for f in said if f.severity is Severity.CRITICAL and f.end_step is None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_healthy_loss_is_silent(seed: int) -> None:
+    """The healthy twin of all below."""
+    assert feed(decaying(seed=seed)) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("times", [1.3, 2.0, 1000.0])
+def test_one_bad_batch_is_a_warning_that_resolves(seed: int, times: float) -> None:
+    """A single spike warns at its step, and five normal steps end it."""
+    loss = decaying(seed=seed)
+    loss[AT] *= times
+    first, last = feed(loss, skipped=range(AT, AT + 1))
+    assert (first.severity, first.onset_step, first.detected_step) == (Severity.WARNING, AT, AT)
+    assert (last.severity, last.onset_step, last.end_step) == (Severity.WARNING, AT, AT)
+    assert last.detected_step == AT + 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_spike_of_blooms_shape_becomes_critical(seed: int) -> None:
+    """The second large loss in a row escalates, dated to the first anomalous one, and it ends."""
+    loss = decaying(seed=seed)
+    loss[AT : AT + len(BLOOM)] *= BLOOM
+    said = feed(loss)
+    (critical,) = criticals(said)
+    assert AT <= critical.onset_step <= AT + 3
+    assert critical.detected_step == AT + 4
+    assert said[-1].end_step is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_ruined_in_one_step_are_seen_within_three(seed: int) -> None:
+    """The loss stays high although every update is skipped: critical at the third hit."""
+    loss = decaying(seed=seed)
+    loss[AT:] *= 3.5
+    (critical,) = criticals(feed(loss, skipped=range(AT, len(loss))))
+    assert (critical.onset_step, critical.detected_step) == (AT, AT + 2)
+
+
+def test_two_skipped_batches_in_a_row_stay_a_warning() -> None:
+    """Skipped updates hurt nothing, so two bad batches may pass by."""
+    loss = decaying()
+    loss[AT : AT + 2] *= 5.0
+    assert criticals(feed(loss, skipped=range(AT, AT + 2))) == []
+    assert criticals(feed(loss)) != []
+
+
+def test_a_small_lasting_shift_becomes_the_level_and_never_acts() -> None:
+    """A data switch that costs 15 % warns, re-baselines after 32 losses, and is not critical."""
+    loss = decaying()
+    loss[AT:] *= 1.15
+    said = feed(loss)
+    assert criticals(said) == []
+    assert said[-1].end_step is not None
+    assert said[-1].detected_step < AT + 80
+
+
+def test_a_lasting_doubling_ends_when_it_has_become_normal() -> None:
+    """After the new level is learnt, the next spike is found on top of it."""
+    loss = decaying()
+    loss[AT:] *= 2.0
+    loss[AT + 200] *= 1.5
+    said = feed(loss)
+    assert criticals(said)[0].onset_step == AT
+    assert said[1].end_step is None
+    assert said[2].end_step is not None
+    assert said[3].onset_step == AT + 200
+
+
+def test_rounded_losses_are_not_noise_free() -> None:
+    """A loss rounded until its MAD is zero does not alarm on one unit of rounding."""
+    random = np.random.default_rng(3)
+    loss = np.round((2.5 + random.normal(0.0, 0.005, 4_000)) * 64.0) / 64.0
+    assert feed(loss) == []
+    loss[2_000] = 3.5
+    assert feed(loss)[0].onset_step == 2_000
+
+
+def test_a_loss_near_zero_may_multiply() -> None:
+    """Overfitted to 0.001, tripling to 0.003 is nothing next to the descent from 2."""
+    random = np.random.default_rng(4)
+    loss = 0.001 + 2.0 * np.exp(-np.arange(1_500) / 60.0)
+    loss *= np.exp(0.05 * random.standard_normal(1_500))
+    loss[1_000] *= 3.0
+    assert feed(loss) == []
+    loss[1_200] = 0.5
+    assert [f.onset_step for f in feed(loss)] == [1_200, 1_200]
+
+
+@pytest.mark.parametrize("offset", [-20.0, -0.5, 0.0])
+def test_negative_losses_work(offset: float) -> None:
+    """Below and around zero the same rule holds in plain units."""
+    random = np.random.default_rng(5)
+    loss = offset + 0.3 * random.standard_normal(2_000)
+    assert feed(loss) == []
+    loss[1_000:1_004] += 12.0
+    said = feed(loss)
+    assert criticals(said)[0].onset_step == 1_000
+    assert said[-1].end_step == 1_003
+
+
+def test_a_log_of_thirty_epochs_is_enough() -> None:
+    """With 30 points in all, a spike is found, and its healthy twin is silent."""
+    loss = 2.0 * np.exp(-np.arange(30) / 10.0) + 0.3
+    loss *= np.exp(0.01 * np.random.default_rng(6).standard_normal(30))
+    assert feed(loss) == []
+    loss[20:22] = 2.6
+    assert criticals(feed(loss))[0].onset_step == 20
+
+
+def test_a_warm_restart_of_the_learning_rate_is_no_spike() -> None:
+    """The loss jumps with the rate to where it has been before: at most a warning."""
+    steps = np.arange(1_200)
+    lr = 0.05 * (1.0 + np.cos(np.pi * (steps % 400) / 400.0))
+    loss = 0.3 + 2.0 * np.exp(-steps / 100.0) + 4.0 * lr
+    loss *= np.exp(0.02 * np.random.default_rng(7).standard_normal(1_200))
+    assert criticals(feed(loss, lr=lr)) == []
+
+
+def test_bounds_wait_for_the_warm_up_and_then_stand_well_above() -> None:
+    """No veto for 32 losses; then between 1.5 and 4 times the level, lower than a real spike."""
+    detector = LossSpike()
+    loss = decaying(400)
+    feed(loss[:31], detector=detector)
+    assert detector.bounds() == {}
+    feed(loss[31:], detector=detector)
+    assert 1.5 < detector.bounds()["loss"] / loss[-50:].mean() < 2.2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"window": 2}, {"threshold": 0.0}, {"large_rise": 0.01}, {"veto_ratio": 1.0}, {"readmit": 1}],
+)
+def test_impossible_thresholds_are_refused(wrong: dict[str, float]) -> None:
+    """The error names the value."""
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        LossSpikeConfig(**wrong)  # type: ignore[arg-type]
