@@ -1,0 +1,160 @@
+"""The live source against a real socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from lossguard.agent import feed
+from lossguard.home import Home, find_home
+from lossguard.tui import source as source_module
+from lossguard.tui.source import LiveSource
+from tests.tui import pictures
+
+PATIENCE_S = 10.0
+
+
+class SmallAgent:
+    """Answers subscriptions with small pictures until it is closed."""
+
+    def __init__(self, home: Home, pid: int) -> None:
+        self.asked: list[str] = []
+        self._home = home
+        self._pid = pid
+        self._closing = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Go away, and take the socket along."""
+        self._closing.set()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            router.set(zmq.LINGER, 0)
+            router.bind(self._home.viewer_endpoint)
+            self._ready.set()
+            viewers: dict[bytes, str] = {}
+            while not self._closing.is_set():
+                if router.poll(20):
+                    viewer, frame = router.recv_multipart()
+                    message = feed.decode_from_viewer(frame)
+                    if isinstance(message, feed.Subscribe):
+                        viewers[viewer] = message.run
+                        self.asked.append(message.run)
+                for viewer, run in viewers.items():
+                    router.send_multipart([viewer, feed.encode(self._answer(run))])
+
+    def _answer(self, run: str) -> feed.FeedMessage:
+        if run == "nobody":
+            return feed.Trouble(why="no run is called nobody")
+        summary = pictures.run_summary(run or "newest")
+        return feed.Picture(runs=[summary], run=summary.run, agent_pid=self._pid)
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    """Until it is true."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.005)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of its own for each test."""
+    monkeypatch.setenv("LOSSGUARD_HOME", str(tmp_path))
+    return find_home().create()
+
+
+@pytest.fixture
+def live(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveSource]:
+    """A source that is quick to notice."""
+    monkeypatch.setattr(source_module, "GONE_AFTER_S", 0.3)
+    monkeypatch.setattr(source_module, "RETRY_S", 0.05)
+    live = LiveSource(home=home)
+    yield live
+    live.close()
+
+
+def pid_of(live: LiveSource) -> int:
+    """The agent that the newest picture came from, or 0."""
+    picture = live.latest().picture
+    return picture.agent_pid if picture else 0
+
+
+def test_pictures_arrive_and_another_run_can_be_asked_for(home: Home, live: LiveSource) -> None:
+    """The newest picture is there at any time, and follows ``watch``."""
+    agent = SmallAgent(home, 11)
+    try:
+        live.start()
+        wait_for(lambda: pid_of(live) == 11)
+        assert not live.latest().gone
+        live.watch("r-two")
+        wait_for(lambda: (picture := live.latest().picture) and picture.run == "r-two")
+        live.watch("nobody")
+        wait_for(lambda: live.latest().trouble == "no run is called nobody")
+        live.watch("r-two")
+        assert live.latest().trouble == ""
+    finally:
+        agent.close()
+
+
+def test_the_source_waits_for_an_agent_that_is_not_there_yet(home: Home, live: LiveSource) -> None:
+    """Without an agent nothing fails; once there is one, pictures come."""
+    live.start()
+    wait_for(lambda: live.latest().gone)
+    assert live.latest().picture is None
+    agent = SmallAgent(home, 12)
+    try:
+        wait_for(lambda: pid_of(live) == 12)
+    finally:
+        agent.close()
+
+
+def test_an_agent_that_goes_away_is_noticed_and_found_again(home: Home, live: LiveSource) -> None:
+    """The last picture stays, its age tells, and the next agent is subscribed to at once."""
+    first = SmallAgent(home, 21)
+    live.start()
+    live.watch("r-kept")
+    wait_for(lambda: pid_of(live) == 21)
+    first.close()
+    wait_for(lambda: live.latest().gone)
+    assert pid_of(live) == 21
+    second = SmallAgent(home, 22)
+    try:
+        wait_for(lambda: pid_of(live) == 22)
+        assert not live.latest().gone
+        assert set(second.asked) == {"r-kept"}
+    finally:
+        second.close()
+
+
+def test_closing_twice_or_before_the_start_is_fine(home: Home) -> None:
+    """Closing is idempotent."""
+    unused = LiveSource(home=home)
+    unused.close()
+    used = LiveSource(home=home)
+    used.start()
+    used.start()
+    used.close()
+    used.close()
+
+
+def test_the_screen_never_waits_for_the_agent(home: Home, live: LiveSource) -> None:
+    """Every call of the screen's returns at once, with or without an agent."""
+    live.start()
+    began_s = time.monotonic()
+    for number in range(200):
+        live.watch(str(number))
+        live.latest()
+    assert time.monotonic() - began_s < 0.5

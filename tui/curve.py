@@ -1,0 +1,63 @@
+"""A series as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossguard.agent import feed
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Buckets of one metric in the order of their steps; NaN where nothing finite was seen."""
+
+    steps: Ints
+    low: Floats
+    high: Floats
+    last: Floats
+    nonfinite: Bools
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+EMPTY = Curve(
+    np.empty(0, np.int64),
+    np.empty(0),
+    np.empty(0),
+    np.empty(0),
+    np.empty(0, np.bool_),
+)
+
+
+def decode(series: feed.Series | None) -> Curve:
+    """The arrays of a series; buffers of unequal length are cut to the shortest."""
+    if series is None:
+        return EMPTY
+    n = min(
+        len(series.steps) // 8,
+        len(series.low) // 4,
+        len(series.high) // 4,
+        len(series.last) // 4,
+        len(series.nonfinite),
+    )
+    return Curve(
+        np.frombuffer(series.steps, "<i8", n).astype(np.int64),
+        _floats(series.low, n),
+        _floats(series.high, n),
+        _floats(series.last, n),
+        np.frombuffer(series.nonfinite, np.uint8, n).astype(np.bool_),
+    )
+
+
+def _floats(buffer: bytes, n: int) -> Floats:
+    values = np.frombuffer(buffer, "<f4", n).astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
