@@ -1,0 +1,57 @@
+# make venv, make test, make demo: nothing has to be installed by hand before.
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+JOBS = 2
+
+INSTALLED = $(VENV)/.installed
+PACKAGE = lossguard agent probes detectors tui
+OURS = tests examples benchmarks
+
+.PHONY: help venv demo test check format bench clean
+
+help:
+	@echo 'make venv     a virtual environment in $(VENV) with everything pinned in constraints.txt'
+	@echo 'make demo     a small training run with real trouble, guarded and unguarded side by side'
+	@echo 'make check    formatting, lint, types, import contracts'
+	@echo 'make test     make check, then all tests'
+	@echo 'make format   let ruff format the code and fix what it can'
+	@echo 'make bench    the performance benchmark'
+	@echo 'make clean    remove the environment, caches and build products'
+
+venv: $(INSTALLED)
+
+# pip first: dependency groups need 25.1, and a new environment may bring an older one. Torch is
+# named in the same call as all the rest, so that the one in constraints.txt is the only one.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt --build-constraint constraints.txt \
+	    --group dev --editable . torch
+	touch $@
+
+demo: venv
+	$(BIN)/lossguard demo
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy $(OURS)
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest -n $(JOBS)
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: venv
+	$(BIN)/python benchmarks/spine.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
