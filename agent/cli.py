@@ -58,7 +58,7 @@ def _fenced(arguments: list[str]) -> list[str]:
     i = 1
     while i < len(arguments) and arguments[i].startswith("-") and arguments[i] != "--":
         takes_value = arguments[i] in ("--name", "-m")
-        is_module = arguments[i] == "-m"
+        is_module = arguments[i].startswith("-m")
         i += 2 if takes_value else 1
         if is_module:
             break
@@ -124,6 +124,10 @@ def agent(
     background: Annotated[
         bool, typer.Option("--background", help="End by itself when there is nothing to watch.")
     ] = False,
+    idle_s: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--idle", min=0.1, help="After how long with nothing to watch [s]."),
+    ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the running agent instead.")] = False,
 ) -> None:
     """Run the daemon. `lossguard run` starts one by itself when none is running."""
@@ -134,17 +138,13 @@ def agent(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     home = find_home()
     if stop:
-        from lossguard.agent import feed
-        from lossguard.agent.client import Client
+        from lossguard.agent.operating import stop_agent
 
-        with Client(home) as client:
-            answer = client.request(feed.Shutdown(), timeout_s=3.0)
-            pid = answer.agent_pid if isinstance(answer, feed.Pong) else "?"
-            typer.echo(f"agent {pid} stops; training goes on")
+        typer.echo(f"agent {stop_agent(home)} has ended; training goes on")
         return
-    from lossguard.agent.daemon import run_agent
+    from lossguard.agent.daemon import IDLE_EXIT_S, run_agent
 
-    run_agent(home, background=background)
+    run_agent(home, idle_exit_s=idle_s or (IDLE_EXIT_S if background else None))
 
 
 @app.command()

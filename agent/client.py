@@ -8,7 +8,7 @@ from types import TracebackType
 import zmq
 
 from lossguard.agent import feed
-from lossguard.errors import AgentUnreachable
+from lossguard.errors import AgentUnreachable, LossguardError
 from lossguard.home import Home, find_home
 
 
@@ -24,6 +24,7 @@ class Client:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.set(zmq.LINGER, 200)
+        self._socket.set(zmq.RCVHWM, 16)  # pictures are large
         self._socket.set(zmq.IMMEDIATE, 1)
         self._socket.set(zmq.RECONNECT_IVL, 100)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 2000)
@@ -54,10 +55,19 @@ class Client:
         return True
 
     def receive(self, timeout_s: float) -> feed.FromAgent | None:
-        """The next message, or None after ``timeout_s`` [s] without one."""
+        """The next message, or None after ``timeout_s`` [s] without one.
+
+        Raises LossguardError on one that makes no sense.
+        """
         if not self._socket.poll(max(0, int(timeout_s * 1000))):
             return None
-        return feed.decode_from_agent(self._socket.recv())
+        try:
+            return feed.decode_from_agent(self._socket.recv())
+        except ValueError as error:
+            raise LossguardError(
+                f"the agent's answer makes no sense ({error}): is it another version? "
+                "`lossguard agent --stop` ends it, the next command starts one"
+            ) from error
 
     def request(self, message: feed.FeedMessage, timeout_s: float = 5.0) -> feed.FromAgent:
         """Send and wait for the answer, passing over pictures.

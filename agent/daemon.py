@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zmq
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 IDLE_EXIT_S = 900.0
 """An agent that was started in the background ends after this long without runs or viewers [s]."""
+_PICTURES_WAITING = 8
+"""Pictures are large: no more wait for a viewer that does not read."""
 
 
 @contextlib.contextmanager
@@ -55,11 +57,14 @@ def sole_agent(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
-def run_agent(home: Home, *, background: bool = False) -> None:
-    """Serve until told to stop. Raises AgentAlreadyRunning."""
+def run_agent(home: Home, *, idle_exit_s: float | None = None) -> None:
+    """Serve until told to stop, or until there was nothing to watch for ``idle_exit_s`` [s].
+
+    Raises AgentAlreadyRunning, and ConfigError where the database cannot be used.
+    """
     home.create()
     with sole_agent(home):
-        asyncio.run(_serve(home, IDLE_EXIT_S if background else None))
+        asyncio.run(_serve(home, idle_exit_s))
 
 
 async def _serve(home: Home, idle_exit_s: float | None) -> None:
@@ -82,7 +87,7 @@ async def _serve(home: Home, idle_exit_s: float | None) -> None:
         registry = Registry(store, to_probe)
         desk = Viewers(registry, to_viewer, stop.set)
         probes = Router(context, home.probe_endpoint, registry.take)
-        viewers = Router(context, home.viewer_endpoint, desk.take)
+        viewers = Router(context, home.viewer_endpoint, desk.take, queue=_PICTURES_WAITING)
         log.info("agent %d serves %s, state in %s", os.getpid(), home.runtime, home.state)
         await _tick(stop, store, registry, desk, [probes, viewers], idle_exit_s)
     finally:
@@ -109,18 +114,27 @@ async def _tick(
         now = time.monotonic()
         for router in routers:
             router.drain()
-        registry.tick(now)
-        desk.tick(now)
-        try:
-            store.commit()
-        except Exception:
-            log.exception("could not write to %s; trying again", store.path)
+        _contained("watching", registry.tick, now)
+        _contained("showing", desk.tick, now)
+        _contained("remembering", store.tick)
         if registry.active:
             busy_s = now
         idle_s = now - max(busy_s, desk.heard_s)
         if idle_exit_s is not None and idle_s > idle_exit_s:
             log.info("nothing to watch for %.0f s", idle_s)
-            return
-    for live in registry.runs.values():
-        if live.state in ("running", "silent"):
-            live.save(time.monotonic(), force=True)
+            break
+    registry.save()
+
+
+_said: set[str] = set()
+
+
+def _contained(what: str, work: Callable[..., object], *arguments: object) -> None:
+    """Whatever goes wrong, the agent goes on; each kind of trouble is said once."""
+    try:
+        work(*arguments)
+    except Exception as error:
+        kind = f"{what}: {type(error).__name__}"
+        if kind not in _said:
+            _said.add(kind)
+            log.exception("%s failed; the agent goes on", what)

@@ -56,13 +56,15 @@ class MetricHistory:
             self._width *= 2
             used = slice(0, self._used)
             starts = self._steps[used] - self._steps[used] % self._width
-            first = np.flatnonzero(np.diff(starts, prepend=-1))
+            first = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1))
             last = np.append(first[1:], self._used) - 1
             merged = len(first)
             self._low[:merged] = np.fmin.reduceat(self._low[used], first)
             self._high[:merged] = np.fmax.reduceat(self._high[used], first)
             self._nonfinite[:merged] = np.maximum.reduceat(self._nonfinite[used], first)
-            self._last[:merged] = self._last[used][last]
+            # At most two buckets become one: if the second has no finite value, the first's stays.
+            tail, head = self._last[used][last], self._last[used][first]
+            self._last[:merged] = np.where(np.isnan(tail), head, tail)
             self._steps[:merged] = starts[first]
             self._used = merged
 

@@ -11,16 +11,29 @@ from lossguard.detectors import Finding, Severity, Symptom
 _NEAR_STEPS = 3
 """Findings this close in steps have one cause."""
 _QUIET_STEPS = 20
-"""After a rollback, or without an end in sight, this many steps of quiet end an incident."""
+"""After a rollback, or where nobody tells the end, this many steps of quiet end an incident."""
 _MAX_CLOSED = 500
 _MAX_ACTIONS = 200
+_MAX_FINDINGS = 64
+_LOOKED_AT = 50
+"""Closed incidents that a finding is compared with, the newest."""
 
 # Of findings of one cause and severity, the one that says most about the cause gives the name.
 _TELLING = (Symptom.NONFINITE, Symptom.DIVERGENCE, Symptom.GRAD_SPIKE, Symptom.LOSS_SPIKE)
 
 
 def _telling(finding: Finding) -> tuple[int, int]:
-    return finding.severity.rank, -_TELLING.index(finding.symptom)
+    telling = finding.symptom in _TELLING
+    return finding.severity.rank, -_TELLING.index(finding.symptom) if telling else -len(_TELLING)
+
+
+class KeptIncident(IncidentLine, frozen=True, kw_only=True):
+    """An incident as the database keeps it: for viewers, and all it takes to go on with it."""
+
+    findings: tuple[Finding, ...] = ()
+    last_step: int = 0
+    quiet_until: int | None = None
+    sealed: bool = False
 
 
 @dataclass
@@ -36,6 +49,8 @@ class Incident:
     last_step: int = 0
     quiet_until: int | None = None
     """Resolve at this step if nothing more is found."""
+    sealed: bool = False
+    """Of a process before this one: its steps are other steps."""
 
     @property
     def lead(self) -> Finding:
@@ -61,6 +76,24 @@ class Incident:
     @property
     def is_open(self) -> bool:
         return self.resolved_step is None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether something of it goes on, as far as the detectors have said."""
+        return any(finding.end_step is None for finding in self.findings.values())
+
+    def add(self, finding: Finding) -> None:
+        """Take in a finding; at most so many are kept, the oldest that are over go first."""
+        self.findings[(finding.symptom, finding.onset_step)] = finding
+        self.last_step = max(self.last_step, finding.end_step or finding.detected_step)
+        if len(self.findings) > _MAX_FINDINGS:
+            lead = self.lead
+            over = [k for k, f in self.findings.items() if f.end_step is not None and f is not lead]
+            del self.findings[next(iter(over), next(iter(self.findings)))]
+
+    def be_quiet(self, step: int) -> None:
+        """Quiet from this step on resolves it."""
+        self.quiet_until = max(self.quiet_until or 0, step + _QUIET_STEPS)
 
     def did(self, action: str, step: int, result: str, time_s: float) -> None:
         """Note what was done or tried; at most so many are kept."""
@@ -89,6 +122,17 @@ class Incident:
             opened=self.opened_s,
         )
 
+    def kept(self) -> KeptIncident:
+        """As the database keeps it."""
+        line = self.line()
+        return KeptIncident(
+            **{name: getattr(line, name) for name in line.__struct_fields__},
+            findings=tuple(self.findings.values()),
+            last_step=self.last_step,
+            quiet_until=self.quiet_until,
+            sealed=self.sealed,
+        )
+
 
 class Incidents:
     """All incidents of one run; closed ones are kept up to a limit."""
@@ -111,46 +155,56 @@ class Incidents:
     def take(self, finding: Finding) -> Incident | None:
         """Put a finding where it belongs; the incident it changed, or None (nothing new)."""
         key = (finding.symptom, finding.onset_step)
-        for incident in reversed(self._all[-50:]):
+        for incident in self._candidates():
             if key in incident.findings:
-                return self._update(incident, key, finding)
+                return self._update(incident, incident.findings[key], finding)
         if finding.end_step is not None:
             return None  # the end of something that was never opened, or was forgotten
-        incident = self._same_cause(finding) or self._new(finding)
-        incident.findings[key] = finding
-        incident.last_step = max(incident.last_step, finding.detected_step)
+        incident = self._same_cause(finding) or self._new()
+        incident.add(finding)
         incident.resolved_step = None
         incident.quiet_until = None
         return incident
 
-    def _update(
-        self, incident: Incident, key: tuple[Symptom, int], finding: Finding
-    ) -> Incident | None:
-        before = incident.findings[key]
-        if finding.severity.rank < before.severity.rank and finding.end_step is None:
-            return None
-        severity = max(before.severity, finding.severity, key=lambda s: s.rank)
+    def take_moment(self, finding: Finding) -> Incident:
+        """Put where it belongs what lasted for one step, of which nobody will tell the end."""
+        incident = self._same_cause(finding) or self._new()
+        incident.add(replace(finding, end_step=finding.detected_step))
+        incident.resolved_step = None
+        if not incident.is_active:
+            incident.be_quiet(finding.detected_step)
+        return incident
+
+    def _update(self, incident: Incident, before: Finding, finding: Finding) -> Incident | None:
         if finding.end_step is not None:
             # The end tells when, not what: keep the words of the finding at its worst.
-            finding = replace(before, end_step=finding.end_step)
-        elif severity is not finding.severity:
+            severity = max(before.severity, finding.severity, key=lambda s: s.rank)
+            incident.add(replace(before, end_step=finding.end_step, severity=severity))
+            if incident.is_open and not incident.is_active:
+                incident.resolved_step = max(f.end_step or 0 for f in incident.findings.values())
+                self._forget_old()
+            return incident
+        if finding.severity.rank < before.severity.rank:
             return None
-        incident.findings[key] = finding
-        incident.last_step = max(incident.last_step, finding.end_step or finding.detected_step)
-        if all(f.end_step is not None for f in incident.findings.values()):
-            incident.resolved_step = max(f.end_step or 0 for f in incident.findings.values())
-            self._forget_old()
+        incident.add(finding)
+        incident.resolved_step = None
+        incident.quiet_until = None
         return incident
 
     def _same_cause(self, finding: Finding) -> Incident | None:
-        for incident in reversed(self._all[-50:]):
-            last = incident.last_step if incident.resolved_step is not None else finding.onset_step
+        """What is still open, or was about the steps where this finding dates its onset."""
+        near = range(finding.onset_step - _NEAR_STEPS, finding.onset_step + _NEAR_STEPS + 1)
+        for incident in self._candidates():
             first = min(f.onset_step for f in incident.findings.values())
-            if first - _NEAR_STEPS <= finding.onset_step <= last + _NEAR_STEPS:
+            if incident.is_open or (first < near.stop and near.start <= incident.last_step):
                 return incident
         return None
 
-    def _new(self, finding: Finding) -> Incident:
+    def _candidates(self) -> list[Incident]:
+        """Those that a finding may belong to, newest first."""
+        return [incident for incident in reversed(self._all[-_LOOKED_AT:]) if not incident.sealed]
+
+    def _new(self) -> Incident:
         self.count += 1
         incident = Incident(f"{self._run}.{self.count}", self._run, self._clock())
         self._all.append(incident)
@@ -165,37 +219,61 @@ class Incidents:
     def rolled_back(self, step: int) -> list[Incident]:
         """A rollback undid what they are about: quiet from here on resolves them."""
         for incident in self.open:
-            incident.quiet_until = step + _QUIET_STEPS
-            for key, finding in incident.findings.items():
-                if finding.end_step is None:
-                    incident.findings[key] = replace(finding, end_step=step)
+            _end_all(incident, None, step)
         return self.open
 
-    def settle(self, step: int) -> list[Incident]:
-        """Resolve those whose quiet has lasted; the changed ones."""
+    def lose_sight(self, symptom: Symptom, step: int) -> None:
+        """Nobody will tell the end of what was found of this symptom: quiet has to do."""
+        for incident in self.open:
+            _end_all(incident, symptom, step)
+
+    def seal(self) -> None:
+        """The steps begin anew: nothing that comes has to do with what was."""
+        for incident in self._all:
+            incident.sealed = True
+            if incident.is_open:
+                incident.resolved_step = incident.last_step
+
+    def settle(self, step: int, *, at_once: bool = False) -> list[Incident]:
+        """Resolve those whose quiet has lasted, or any quiet ones at once; the changed ones."""
         settled = []
         for incident in self.open:
-            if incident.quiet_until is not None and step >= incident.quiet_until:
-                incident.resolved_step = incident.quiet_until - _QUIET_STEPS
+            quiet = incident.quiet_until
+            if quiet is not None and not incident.is_active and (at_once or step >= quiet):
+                incident.resolved_step = quiet - _QUIET_STEPS
+                incident.quiet_until = None
                 settled.append(incident)
+        if settled:
+            self._forget_old()
         return settled
 
-    def restore(self, lines: list[IncidentLine]) -> None:
+    def restore(self, kept: list[KeptIncident]) -> None:
         """Take up incidents written before a restart, oldest first."""
-        for line in lines:
+        for line in kept:
             incident = Incident(line.id, line.run, line.opened, actions=list(line.actions))
-            finding = _finding_of(line)
-            incident.findings[(finding.symptom, finding.onset_step)] = finding
+            for finding in line.findings or [_finding_of(line)]:
+                incident.add(finding)
             incident.resolved_step = line.end_step if line.state == "resolved" else None
-            incident.last_step = line.end_step or line.detected_step
-            if incident.is_open:
-                incident.quiet_until = incident.last_step + _QUIET_STEPS
+            incident.last_step = max(incident.last_step, line.last_step)
+            incident.quiet_until = line.quiet_until
+            incident.sealed = line.sealed
+            if incident.is_open and not line.findings:
+                _end_all(incident, None, incident.last_step)
             self._all.append(incident)
             number = line.id.rpartition(".")[2]
             self.count = max(self.count, int(number) if number.isdigit() else 0)
 
 
-def _finding_of(line: IncidentLine) -> Finding:
+def _end_all(incident: Incident, symptom: Symptom | None, step: int) -> None:
+    """End what goes on of a symptom, or of all; with nothing left, quiet resolves the incident."""
+    for key, finding in incident.findings.items():
+        if finding.end_step is None and symptom in (None, finding.symptom):
+            incident.findings[key] = replace(finding, end_step=step)
+    if not incident.is_active:
+        incident.be_quiet(step)
+
+
+def _finding_of(line: KeptIncident) -> Finding:
     return Finding(
         symptom=Symptom(line.symptom),
         severity=Severity(line.severity),

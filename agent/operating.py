@@ -1,4 +1,4 @@
-"""``lossguard send``: one command, and the loop's answer to it."""
+"""``lossguard send``, one command and the loop's answer to it, and ``lossguard agent --stop``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import msgspec
 from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.agent.launching import ensure_agent
-from lossguard.errors import LossguardError, UsageError
-from lossguard.home import find_home
+from lossguard.errors import AgentUnreachable, LossguardError, UsageError
+from lossguard.home import Home, find_home
+from lossguard.probes.launch import agent_is_running
 from lossguard.probes.wire import Action
 
 
@@ -45,6 +46,22 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
             if answer.status != "pending" or time.monotonic() >= deadline:
                 return answer
             client.receive(0.1)
+
+
+def stop_agent(home: Home, wait_s: float = 5.0) -> int:
+    """End this user's agent and wait until it has ended; its process id.
+
+    Raises AgentUnreachable where none answers, or it does not end.
+    """
+    with Client(home) as client:
+        answer = client.request(feed.Shutdown(), timeout_s=3.0)
+    pid = answer.agent_pid if isinstance(answer, feed.Pong) else 0
+    deadline = time.monotonic() + wait_s
+    while agent_is_running(home):
+        if time.monotonic() >= deadline:
+            raise AgentUnreachable(f"agent {pid} was told to stop and is still there: kill {pid}")
+        time.sleep(0.02)
+    return pid
 
 
 def _key_value(text: str) -> tuple[str, float | int | str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lossguard.agent.incidents import Incident
 from lossguard.detectors import Severity, Symptom
 from lossguard.errors import ConfigError
 from lossguard.probes.wire import Action
+
+_MAX_ORDERED = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,32 +59,40 @@ class Order:
 
 
 class Judge:
-    """Applies one policy to the incidents of one run, with a memory of what it already ordered."""
+    """Applies one policy to the incidents of one run, with a memory of what it already ordered.
+
+    An incident has at most one order that is not answered, and never two for the same onset
+    unless the first was carried out and the trouble came back.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._ordered: set[tuple[str, int]] = set()
+        self._ordered: dict[tuple[str, int], None] = {}
+        self._pending: set[str] = set()
         self._rollback_steps: deque[int] = deque(maxlen=policy.max_rollbacks)
-        self._broken = False
+        self._tripped = False
 
     def decide(self, incident: Incident, step: int) -> Order | str | None:
         """What to do about an incident that changed: an order, a word about why not, or nothing."""
         if not self.policy.acts or not incident.is_open or not self._calls_for_rollback(incident):
             return None
         key = (incident.id, incident.active_onset)
-        if key in self._ordered:
+        if key in self._ordered or incident.id in self._pending:
             return None
         recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
         if len(recent) >= self.policy.max_rollbacks:
-            if self._broken:
+            if self._tripped:
                 return None
-            self._broken = True
+            self._tripped = True
             return (
                 f"circuit breaker: {len(recent)} rollbacks within {self.policy.window_steps} "
                 "steps did not cure it; no more are ordered, a person is needed"
             )
-        self._broken = False
-        self._ordered.add(key)
+        self._tripped = False
+        self._ordered[key] = None
+        if len(self._ordered) > _MAX_ORDERED:
+            del self._ordered[next(iter(self._ordered))]
+        self._pending.add(incident.id)
         self._rollback_steps.append(step)
         return Order("rollback", incident.id, {"onset": incident.active_onset, "hold_lr": 1})
 
@@ -98,6 +110,35 @@ class Judge:
                 return True
         return False
 
-    def happened(self, incident: str) -> None:
-        """The rollback for this incident is done: what comes after it counts anew."""
-        self._ordered = {key for key in self._ordered if key[0] != incident}
+    def answered(self, incident: str, *, done: bool) -> None:
+        """The rollback for this incident was carried out, and what comes after it counts anew;
+        or it was not, and another onset is worth another try."""
+        self._pending.discard(incident)
+        if done:
+            self._forget(incident)
+
+    def withdraw(self, order: Order) -> None:
+        """An order that was never given."""
+        self._pending.discard(order.incident)
+        self._forget(order.incident)
+        if self._rollback_steps:
+            self._rollback_steps.pop()
+
+    def _forget(self, incident: str) -> None:
+        self._ordered = {key: None for key in self._ordered if key[0] != incident}
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as plain data."""
+        return {
+            "ordered": [list(key) for key in self._ordered],
+            "pending": sorted(self._pending),
+            "rollback_steps": list(self._rollback_steps),
+            "tripped": self._tripped,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take the place of the judge that ``state`` came from."""
+        self._ordered = dict.fromkeys((incident, onset) for incident, onset in state["ordered"])
+        self._pending = set(state["pending"])
+        self._rollback_steps.extend(state["rollback_steps"])
+        self._tripped = state["tripped"]

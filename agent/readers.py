@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ _NAMES = {
     "loss_scale": ("loss_scale", "scale", "loss scale"),
     "val_loss": ("val_loss", "eval_loss", "valid_loss", "validation_loss", "eval/loss", "val/loss"),
 }
+_LARGEST_STEP = 2.0**53
 _MISSING = ("", "na", "n/a", "none", "null", "-")
 
 
@@ -50,16 +51,32 @@ class CsvLog:
     def __iter__(self) -> Iterator[Observation]:
         """Raises InputError when the file cannot be opened or has no column we know."""
         try:
-            with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                yield from self._rows(csv.reader(file))
+            with self.path.open(encoding="utf-8-sig", errors="replace") as file:
+                yield from self._rows(file)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
 
-    def _rows(self, reader: Iterator[list[str]]) -> Iterator[Observation]:
-        try:
-            header = [name.strip() for name in next(reader)]
-        except (StopIteration, csv.Error):
-            raise InputError(f"{self.path}: empty, or not a CSV file") from None
+    def _rows(self, lines: Iterable[str]) -> Iterator[Observation]:
+        place: dict[str, int] | None = None
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            # Line by line, for a stray quotation mark must not swallow the rest of the file.
+            try:
+                row = next(csv.reader([line]))
+                if place is None:
+                    place = self._place(row)
+                    continue
+                observation = self._observation(row, place)
+            except (ValueError, csv.Error) as error:
+                self._skip(number, str(error))
+            else:
+                yield observation
+        if place is None:
+            raise InputError(f"{self.path}: empty, or not a CSV file")
+
+    def _place(self, row: list[str]) -> dict[str, int]:
+        header = [name.strip() for name in row]
         self.columns = _recognise(header)
         if not set(self.columns.of) & {"loss", "grad_norm", "val_loss"}:
             raise InputError(
@@ -67,23 +84,7 @@ class CsvLog:
                 "gradient norm or a validation loss; expected names such as loss, train_loss, "
                 "grad_norm, val_loss"
             )
-        place = {metric: header.index(column) for metric, column in self.columns.of.items()}
-        number = 1
-        while True:
-            number += 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                self._skip(number, str(error))
-                continue
-            if not row:
-                continue
-            try:
-                yield self._observation(row, place)
-            except ValueError as error:
-                self._skip(number, str(error))
+        return {metric: header.index(column) for metric, column in self.columns.of.items()}
 
     def _observation(self, row: list[str], place: dict[str, int]) -> Observation:
         values: dict[str, float] = {}
@@ -95,7 +96,7 @@ class CsvLog:
         epoch = values.pop("epoch", None)
         if step is None:
             step = float(self.num_rows) if "step" not in place else None
-        if step is None or not math.isfinite(step):
+        if step is None or not abs(step) < _LARGEST_STEP:
             raise ValueError(f"no step in {row[:4]}")
         self.num_rows += 1
         if epoch is not None and math.isfinite(epoch):

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from lossguard.agent.feed import RunSummary
+from lossguard.agent.intake import check
 from lossguard.agent.live import LiveRun
 from lossguard.agent.store import Store
 from lossguard.errors import LossguardError
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 1.0
 _KEPT_RUNS = 200
+_MAX_ACTIVE = 1000
 
 
 class Registry:
@@ -26,21 +27,19 @@ class Registry:
         self._store = store
         self._send_frame = send
         self._asked: dict[bytes, float] = {}
+        self._failed: set[str] = set()
         self.runs: dict[str, LiveRun] = {}
+        store.keep_newest(_KEPT_RUNS)
         for hello, state, saved in reversed(store.runs(_KEPT_RUNS)):
             self._restore(hello, state, saved)
 
     def _restore(self, hello: wire.Hello, state: str, saved: dict[str, object] | None) -> None:
         try:
             live = LiveRun(hello, self._store, self._send)
-            live.restore(state, saved)
+            live.restore(state, saved, time.monotonic())
         except Exception:
             log.exception("run %s cannot be taken up from the database", hello.run)
             return
-        # Without word from it the process may have ended while no agent was there.
-        if live.state == "silent":
-            live.greet(b"", hello, time.monotonic())
-            live.state = "silent"
         self.runs[hello.run] = live
 
     def _send(self, identity: bytes, message: wire.Message) -> bool:
@@ -49,10 +48,9 @@ class Registry:
     def take(self, identity: bytes, frames: list[bytes]) -> None:
         """One message of a probe. Raises ValueError on one that makes no sense."""
         message = wire.decode_from_probe(frames[0])
+        check(message, len(frames))
         now = time.monotonic()
         if isinstance(message, wire.Step):
-            if len(frames) != 2:
-                raise ValueError(f"a step has two frames, got {len(frames)}")
             run = self.runs.get(message.run)
             if run is None or not run.take_step(message, frames[1], now):
                 self._ask_who(identity, message.run, now)
@@ -86,19 +84,22 @@ class Registry:
             )
             self._send(identity, wire.Refused(run=hello.run, why=why))
             return
-        run = self.runs.get(hello.run)
-        if run is None:
-            try:
-                run = LiveRun(hello, self._store, self._send)
-            except LossguardError as error:
-                self._send(identity, wire.Refused(run=hello.run, why=str(error)))
-                return
-            self.runs[hello.run] = run
-            log.info("run %s (%s, pid %d, policy %s)",
-                     hello.run, hello.name, hello.pid, hello.policy)  # fmt: skip
-            self._forget_old()
-        run.greet(identity, hello, now)
+        try:
+            run = self.runs.get(hello.run) or self._begin(hello)
+            run.greet(identity, hello, now)
+        except LossguardError as error:
+            self._send(identity, wire.Refused(run=hello.run, why=str(error)))
+            return
         self._send(identity, wire.Welcome(run=hello.run, agent_pid=os.getpid()))
+
+    def _begin(self, hello: wire.Hello) -> LiveRun:
+        if self.active >= _MAX_ACTIVE:
+            raise LossguardError(f"this agent watches {_MAX_ACTIVE} runs already")
+        run = self.runs[hello.run] = LiveRun(hello, self._store, self._send)
+        log.info("run %s (%s, pid %d, policy %s)",
+                 hello.run, hello.name, hello.pid, hello.policy)  # fmt: skip
+        self._forget_old()
+        return run
 
     def _ask_who(self, identity: bytes, run: str, now: float) -> None:
         if now - self._asked.get(identity, float("-inf")) >= _ASK_AGAIN_S:
@@ -108,27 +109,27 @@ class Registry:
             self._send(identity, wire.Resend(run=run))
 
     def _forget_old(self) -> None:
-        ended = [r for r in self.runs.values() if r.state not in ("running", "silent")]
+        ended = [live for live in self.runs.values() if live.is_over]
         ended.sort(key=lambda live: live.hello.started_s)
         for live in ended[: max(0, len(self.runs) - _KEPT_RUNS)]:
             del self.runs[live.hello.run]
+            self._store.forget(live.hello.run)
 
     # --- for viewers ----------------------------------------------------------------------
 
-    def summaries(self) -> list[RunSummary]:
-        """Newest first."""
-        runs = sorted(self.runs.values(), key=lambda live: -live.hello.started_s)
-        return [live.summary() for live in runs]
+    def newest_first(self) -> list[LiveRun]:
+        """All runs that are known."""
+        return sorted(self.runs.values(), key=lambda live: -live.hello.started_s)
 
     def find(self, name: str) -> LiveRun | None:
-        """By id, by a prefix of it, or the newest of that name; without a name the newest."""
-        newest_first = sorted(self.runs.values(), key=lambda live: -live.hello.started_s)
+        """By id, else the newest of that name, else the newest whose id begins so."""
         if name in self.runs:
             return self.runs[name]
-        for live in newest_first:
-            if live.hello.name == name or live.hello.run.startswith(name):
-                return live
-        return None
+        runs = self.newest_first()
+        named = (live for live in runs if live.hello.name == name)
+        return next(named, None) or next(
+            (live for live in runs if live.hello.run.startswith(name)), None
+        )
 
     @property
     def version(self) -> int:
@@ -138,8 +139,30 @@ class Registry:
     @property
     def active(self) -> int:
         """Runs that are not over."""
-        return sum(live.state in ("running", "silent") for live in self.runs.values())
+        return sum(not live.is_over for live in self.runs.values())
+
+    # --- by the clock ---------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
+        """A few times a second. What goes wrong in one run does not touch the others."""
         for live in list(self.runs.values()):
-            live.tick(now)
+            self._contained(live, lambda live: live.tick(now))
+        # One at a time, the one that has waited longest: a save takes milliseconds.
+        for live in sorted(self.runs.values(), key=lambda live: live.saved_s):
+            if self._contained(live, lambda live: live.save(now)):
+                break
+
+    def save(self) -> None:
+        """Keep all that goes on for the next agent."""
+        for live in self.runs.values():
+            if not live.is_over:
+                self._contained(live, lambda live: live.save(time.monotonic(), force=True))
+
+    def _contained(self, live: LiveRun, work: Callable[[LiveRun], object]) -> bool:
+        try:
+            return bool(work(live))
+        except Exception:
+            if live.hello.run not in self._failed:
+                self._failed.add(live.hello.run)
+                log.exception("run %s failed; the others go on", live.hello.run)
+            return False

@@ -7,14 +7,19 @@ clock, a socket or a disk; ``lossguard backtest`` drives the very same class fro
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from lossguard.agent.feed import EventLine
 from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
+from lossguard.agent.intake import shortened, words_of
 from lossguard.agent.policy import Judge, Order, Policy
 from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
 from lossguard.probes import wire
@@ -24,6 +29,7 @@ log = logging.getLogger(__name__)
 _CHARTED = 32
 """At most so many plain metrics have a history."""
 _MAX_EVENTS = 500
+_MAX_ROLLBACKS = 500
 
 _VETOES = {
     wire.SKIP_NONFINITE: (Symptom.NONFINITE, "loss or gradient is not finite"),
@@ -80,9 +86,12 @@ class Run:
             self.applied = observation.applied
         outcome = Outcome()
         self._chart(observation)
-        if observation.step <= self._ignore_until:
-            return outcome  # it was measured before a rollback that we know of already
         changed: dict[str, Incident] = {}
+        if observation.step <= self._ignore_until:
+            # It was measured before a rollback that we know of already. Its veto did happen.
+            if (incident := self._note_skip(observation, changed)) is not None:
+                outcome.incidents = [incident]
+            return outcome
         for finding in self._ask_detectors(observation):
             outcome.findings.append(finding)
             if (incident := self.incidents.take(finding)) is not None:
@@ -110,25 +119,31 @@ class Run:
     def _ask_detectors(self, observation: Observation) -> list[Finding]:
         findings = []
         for detector in self._detectors:
-            try:
-                finding = detector.update(observation)
-            except Exception:
-                if detector.symptom not in self._broken:
-                    self._broken.add(detector.symptom)
-                    log.exception("detector %s failed at step %d of %s; the others go on",
-                                  detector.symptom, observation.step, self.id)  # fmt: skip
-                    self.tell("detector_failed", observation.step, f"detector {detector.symptom}")
-                continue
-            if finding is not None:
-                findings.append(finding)
+            with self._contained(detector, observation.step):
+                if (finding := detector.update(observation)) is not None:
+                    findings.append(finding)
         return findings
+
+    @contextmanager
+    def _contained(self, detector: Detector, step: int) -> Iterator[None]:
+        """A detector that raises is said once; all the rest goes on."""
+        try:
+            yield
+        except Exception:
+            if detector.symptom in self._broken:
+                return
+            self._broken.add(detector.symptom)
+            log.exception("detector %s failed at step %d of %s; the others go on",
+                          detector.symptom, step, self.id)  # fmt: skip
+            self.tell("detector_failed", step, f"detector {detector.symptom} failed")
 
     def _note_skip(
         self, observation: Observation, changed: Mapping[str, Incident]
     ) -> Incident | None:
         """A vetoed update is an action of an incident; one nobody else flagged opens its own."""
-        code = int(observation.values.get("skipped", 0.0))
-        if code == 0 or code & wire.SKIP_SCALER:
+        value = observation.values.get("skipped", 0.0)
+        code = int(value) if math.isfinite(value) else 0
+        if code <= 0 or code & wire.SKIP_SCALER:
             return None
         incident = next(iter(changed.values()), None)
         if incident is None and self.incidents.open:
@@ -137,11 +152,13 @@ class Run:
         if code & wire.SKIP_COMMAND:
             why.append("ordered by hand")
         if incident is None and (found := _finding_of_veto(code, observation)) is not None:
-            incident = self.incidents.take(found)
+            incident = self.incidents.take_moment(found)
         self.actions += 1
         reason = "; ".join(why)
         self.tell("skip", observation.step, f"update skipped: {reason}")
         if incident is not None:
+            if incident.quiet_until is not None:
+                incident.be_quiet(observation.step)
             incident.did("skip", observation.step, f"done: {reason}", self._clock())
         return incident
 
@@ -156,14 +173,16 @@ class Run:
     def _refresh_limits(self) -> bool:
         fresh: dict[str, float] = {}
         for detector in self._detectors:
-            for metric, bound in detector.bounds().items():
-                fresh[metric] = min(bound, fresh.get(metric, bound))
+            with self._contained(detector, self.step):
+                for metric, bound in detector.bounds().items():
+                    fresh[metric] = min(bound, fresh.get(metric, bound))
         changed = fresh != self.limits
         self.limits = fresh
         return changed
 
     def tell(self, kind: str, step: int, message: str) -> None:
         """A line for the run's log."""
+        kind, message = shortened(kind, 40), shortened(message)
         self.events.append(EventLine(step=step, kind=kind, message=message, time_s=self._clock()))
 
     # --- answers from the loop ------------------------------------------------------------
@@ -172,28 +191,42 @@ class Run:
         self, action: str, incident_id: str, ok: bool, step: int, result: Mapping[str, Any]
     ) -> list[Incident]:
         """The loop answered a command; the incidents this changed."""
-        words = ", ".join(f"{key} {value}" for key, value in result.items())
+        words = words_of(result)
         status = "done" if ok else "failed"
         self.tell(action, step, f"{action} {status}: {words}")
         self.actions += ok
         changed = {i.id: i for i in self.incidents.all if i.id == incident_id}
         for incident in changed.values():
             incident.did(action, step, f"{status}: {words}", self._clock())
+        if action == "rollback":
+            self._judge.answered(incident_id, done=ok)
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
-            self.rollbacks.append((step, back))
+            self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step
             for detector in self._detectors:
-                detector.rewind(back)
+                with self._contained(detector, step):
+                    detector.rewind(back)
             for incident in self.incidents.rolled_back(step):
                 changed[incident.id] = incident
-            self._judge.happened(incident_id)
             self._refresh_limits()
         return list(changed.values())
+
+    def withdraw(self, order: Order) -> None:
+        """An order that was never given to the loop."""
+        self._judge.withdraw(order)
+
+    def end(self) -> list[Incident]:
+        """The run is over: what has been quiet is resolved; the incidents this changed."""
+        return self.incidents.settle(self.step, at_once=True)
 
     # --- a restart of the agent -----------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """Everything that cannot be asked again, as plain data."""
+        detectors: dict[str, Any] = {}
+        for detector in self._detectors:
+            with self._contained(detector, self.step):
+                detectors[str(detector.symptom)] = detector.state()
         return {
             "step": self.step,
             "applied": self.applied,
@@ -201,7 +234,9 @@ class Run:
             "ignore_until": self._ignore_until,
             "rollbacks": [list(pair) for pair in self.rollbacks],
             "last": self.last,
-            "detectors": {str(d.symptom): d.state() for d in self._detectors},
+            "events": list(self.events),
+            "judge": self._judge.state(),
+            "detectors": detectors,
             "histories": {name: h.state() for name, h in self.histories.items()},
         }
 
@@ -214,18 +249,19 @@ class Run:
         self._ignore_until = state["ignore_until"]
         self.rollbacks = [(at, to) for at, to in state["rollbacks"]]
         self.last = dict(state["last"])
+        self.events.extend(msgspec.convert(state["events"], list[EventLine]))
+        self._judge.restore(state["judge"])
         for name, history in state["histories"].items():
             self.histories[name] = MetricHistory()
             self.histories[name].restore(history)
-        for detector in self._detectors:
-            kept = state["detectors"].get(str(detector.symptom))
-            if kept is None:
-                continue
+        for i, detector in enumerate(self._detectors):
             try:
-                detector.restore(kept)
+                detector.restore(state["detectors"][str(detector.symptom)])
             except Exception:
                 log.warning("the state of detector %s of %s does not fit; it starts afresh",
                             detector.symptom, self.id)  # fmt: skip
+                self._detectors[i] = type(detector)()
+                self.incidents.lose_sight(detector.symptom, self.step)
         self._refresh_limits()
 
 

@@ -21,7 +21,8 @@ class Router:
     """Hands every message to ``take(identity, frames)`` in the loop's thread.
 
     libzmq's file descriptor is edge-triggered, so it is drained until empty (in batches, so that
-    the loop's other work gets its turn) and after every send as well.
+    the loop's other work gets its turn) and after every send as well. ``queue`` messages wait
+    for a peer that does not read.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class Router:
         context: zmq.Context[Socket],
         endpoint: str,
         take: Callable[[bytes, list[bytes]], None],
+        *,
+        queue: int = 1000,
     ) -> None:
         self._take = take
         self._socket = context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.LINGER, 300),
-            (zmq.SNDHWM, 1000),
+            (zmq.SNDHWM, queue),
             (zmq.RCVHWM, 10_000),
             (zmq.ROUTER_MANDATORY, 1),
             (zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES),
@@ -48,6 +51,7 @@ class Router:
         self._descriptor = int(self._socket.get(zmq.FD))
         self._loop.add_reader(self._descriptor, self.drain)
         self.rejected = 0
+        self.failed = 0
 
     def drain(self) -> None:
         """Take in what is waiting."""
@@ -66,12 +70,17 @@ class Router:
             except ValueError as error:
                 self._reject(error)
             except Exception:
-                log.exception("a message could not be handled")
+                self._fail()
         self._soon()
 
     def _soon(self) -> None:
         if self._again is None and not self._closed:
             self._again = self._loop.call_soon(self.drain)
+
+    def _fail(self) -> None:
+        self.failed += 1
+        if self.failed <= 5 or self.failed % 1000 == 0:
+            log.exception("a message could not be handled; %d so far", self.failed)
 
     def _reject(self, error: ValueError) -> None:
         self.rejected += 1

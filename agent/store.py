@@ -1,7 +1,7 @@
-"""What survives the agent: one SQLite file in WAL mode, with one writer.
+"""What survives the agent: one SQLite file, written in one transaction a few times a second.
 
-Writes are collected and committed a few times a second; after ``kill -9`` at most that much is
-lost, and the file is consistent. A file that is damaged is set aside, not deleted.
+After ``kill -9`` at most the last transaction is lost, and the file is consistent. While the disk
+takes nothing, writes wait in memory, within bounds, and the agent goes on judging and ordering.
 """
 
 from __future__ import annotations
@@ -10,37 +10,33 @@ import contextlib
 import logging
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from lossguard.agent.feed import IncidentLine
+from lossguard.agent.database import open_database
+from lossguard.agent.incidents import KeptIncident
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 KEPT_STEPS = 1_000_000
 """Steps kept per run."""
+_MAX_WAITING = 100_000
+_MAX_ANSWERS = 1000
+_PURGED_AT_ONCE = 5000
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY, started REAL, hello BLOB, state TEXT, saved BLOB
-) STRICT;
-CREATE TABLE IF NOT EXISTS steps (
-    run TEXT, step INTEGER, applied INTEGER, time_s REAL, metrics BLOB,
-    PRIMARY KEY (run, step)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS incidents (
-    id TEXT PRIMARY KEY, run TEXT, number INTEGER, body BLOB
-) STRICT;
-CREATE INDEX IF NOT EXISTS incidents_by_run ON incidents (run, number);
-CREATE TABLE IF NOT EXISTS commands (
-    command TEXT PRIMARY KEY, run TEXT, issued REAL, body BLOB, incident TEXT,
-    status TEXT, step INTEGER, result TEXT
-) STRICT;
+_STEP = "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)"
+_ORPHANS = """
+WITH RECURSIVE seen(run) AS (
+    SELECT min(run) FROM steps
+    UNION ALL
+    SELECT (SELECT min(run) FROM steps WHERE run > seen.run) FROM seen WHERE run IS NOT NULL
+)
+SELECT run FROM seen WHERE run IS NOT NULL AND run NOT IN (SELECT run FROM runs)
 """
 
 _pack = msgspec.msgpack.encode
@@ -55,15 +51,27 @@ class StoredStep(NamedTuple):
     metrics: dict[str, float]
 
 
+class Answer(NamedTuple):
+    """How far a command has come: ``pending``, ``done`` or ``failed``."""
+
+    status: str
+    step: int
+    result: str
+
+
 class Store:
     """The database. Not thread-safe: the agent's loop owns it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = _open(path)
-        self._steps: list[tuple[str, int, int, float, bytes]] = []
+        self._db = open_database(path)
+        self._waiting: deque[tuple[str, tuple[Any, ...]]] = deque(maxlen=_MAX_WAITING)
+        self._steps: deque[tuple[Any, ...]] = deque(maxlen=_MAX_WAITING)
+        self._saved: dict[str, bytes] = {}
         self._last: dict[str, tuple[int, dict[str, float]]] = {}
-        self._dirty = False
+        self._answers: dict[str, Answer] = {}
+        self._purging = [run for (run,) in self._db.execute(_ORPHANS)]
+        self._failing = False
 
     def close(self) -> None:
         """Write what is waiting and let go. Idempotent."""
@@ -74,9 +82,13 @@ class Store:
     # --- writing --------------------------------------------------------------------------
 
     def add_run(self, hello: wire.Hello) -> None:
+        """A run begins, or is there again. The hello of rank 0 stands for the run."""
+        if hello.run in self._purging:
+            self.drop_steps(hello.run)
+        again = "started = excluded.started, hello = excluded.hello, " if hello.rank == 0 else ""
         self._do(
             "INSERT INTO runs (run, started, hello, state) VALUES (?, ?, ?, 'running') "
-            "ON CONFLICT (run) DO UPDATE SET state = 'running'",
+            f"ON CONFLICT (run) DO UPDATE SET {again}state = 'running'",
             (hello.run, hello.started_s, wire.encode(hello)),
         )
 
@@ -86,7 +98,7 @@ class Store:
 
     def save_run(self, run: str, saved: dict[str, Any]) -> None:
         """The run's state, for a restart."""
-        self._do("UPDATE runs SET saved = ? WHERE run = ?", (_pack(saved), run))
+        self._saved[run] = _pack(saved)
 
     def add_step(
         self, run: str, step: int, applied: int, time_s: float, metrics: dict[str, float]
@@ -98,15 +110,16 @@ class Store:
         self._last[run] = (step, metrics)
         self._steps.append((run, step, applied, time_s, _pack(metrics)))
 
-    def put_incident(self, line: IncidentLine) -> None:
-        number = line.id.rpartition(".")[2]
+    def put_incident(self, incident: KeptIncident) -> None:
+        number = incident.id.rpartition(".")[2]
         self._do(
             "INSERT OR REPLACE INTO incidents VALUES (?, ?, ?, ?)",
-            (line.id, line.run, int(number) if number.isdigit() else 0, _pack(line)),
+            (incident.id, incident.run, int(number) if number.isdigit() else 0, _pack(incident)),
         )
 
     def add_command(self, command: wire.Command, incident: str) -> None:
-        """To be called, and committed, before the command is sent."""
+        """To be called before the command is sent: it is durable then, if the disk takes it."""
+        self._remember(command.command, Answer("pending", 0, ""))
         self._do(
             "INSERT OR IGNORE INTO commands VALUES (?, ?, ?, ?, ?, 'pending', 0, '')",
             (command.command, command.run, time.time(), wire.encode(command), incident),
@@ -114,24 +127,16 @@ class Store:
         self.commit()
 
     def end_command(self, command: str, status: str, step: int, result: str) -> None:
+        self._remember(command, Answer(status, step, result))
         self._do(
             "UPDATE commands SET status = ?, step = ?, result = ? WHERE command = ?",
             (status, step, result, command),
         )
 
-    def _do(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._db.execute(statement, values)
-        self._dirty = True
-
-    def commit(self) -> None:
-        """Make everything so far durable."""
-        if self._steps:
-            self._db.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)", self._steps)
-            self._steps = []
-            self._dirty = True
-        if self._dirty:
-            self._db.commit()
-            self._dirty = False
+    def _remember(self, command: str, answer: Answer) -> None:
+        self._answers[command] = answer
+        if len(self._answers) > _MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
 
     def prune(self, run: str, newest_step: int) -> None:
         """Drop the oldest steps of a very long run."""
@@ -140,19 +145,91 @@ class Store:
                 "DELETE FROM steps WHERE run = ? AND step < ?", (run, newest_step - KEPT_STEPS)
             )
 
+    def drop_steps(self, run: str) -> None:
+        """The run begins anew: its steps count from the start again."""
+        self._last.pop(run, None)
+        self._steps = deque((row for row in self._steps if row[0] != run), maxlen=_MAX_WAITING)
+        self._purging = [purged for purged in self._purging if purged != run]
+        self._do("DELETE FROM steps WHERE run = ?", (run,))
+
+    def keep_newest(self, count: int) -> None:
+        """Forget all runs but the newest so many."""
+        with contextlib.suppress(sqlite3.Error):
+            rows = self._db.execute(
+                "SELECT run FROM runs ORDER BY started DESC LIMIT -1 OFFSET ?", (count,)
+            )
+            for (run,) in rows.fetchall():
+                self.forget(run)
+
+    def forget(self, run: str) -> None:
+        """Drop a run with all that belongs to it; its steps go little by little."""
+        self._saved.pop(run, None)
+        for table in ("runs", "incidents", "commands"):
+            self._do(f"DELETE FROM {table} WHERE run = ?", (run,))
+        self._purging.append(run)
+
+    def _do(self, statement: str, values: tuple[Any, ...]) -> None:
+        self._waiting.append((statement, values))
+
+    def tick(self) -> None:
+        """A few times a second: purge a little, make everything so far durable."""
+        run = self._purging[0] if self._purging and not self._failing else None
+        if run is not None:
+            oldest = "SELECT step FROM steps WHERE run = ? ORDER BY step LIMIT ?"
+            self._do(
+                f"DELETE FROM steps WHERE run = ? AND step IN ({oldest})",
+                (run, run, _PURGED_AT_ONCE),
+            )
+        if self.commit() and run is not None:
+            left = self._db.execute("SELECT 1 FROM steps WHERE run = ? LIMIT 1", (run,))
+            if left.fetchone() is None:
+                self._purging.remove(run)
+
+    def commit(self) -> bool:
+        """Make everything so far durable; False when that has to wait."""
+        if not (self._waiting or self._steps or self._saved):
+            return True
+        try:
+            with self._db:
+                self._write_all()
+        except Exception as error:
+            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                if not self._failing:
+                    log.error("cannot write to %s (%s); it is tried again, and what cannot be "
+                              "written waits in memory", self.path, error)  # fmt: skip
+                self._failing = True
+                return False
+            # Not the disk but the data: it would stand in the way of all the rest for ever.
+            log.exception("dropped what cannot be written to %s", self.path)
+        if self._failing:
+            log.warning("%s is written to again", self.path)
+            self._failing = False
+        self._waiting.clear()
+        self._steps.clear()
+        self._saved.clear()
+        return True
+
+    def _write_all(self) -> None:
+        for statement, values in self._waiting:
+            self._db.execute(statement, values)
+        self._db.executemany(_STEP, self._steps)
+        for run, saved in self._saved.items():
+            self._db.execute("UPDATE runs SET saved = ? WHERE run = ?", (saved, run))
+
     # --- reading --------------------------------------------------------------------------
 
     def runs(self, limit: int = 200) -> list[tuple[wire.Hello, str, dict[str, Any] | None]]:
         """(hello, state, saved state), newest first."""
         self.commit()
         rows = self._db.execute(
-            "SELECT hello, state, saved FROM runs ORDER BY started DESC LIMIT ?", (limit,)
+            "SELECT run, hello, state, saved FROM runs ORDER BY started DESC LIMIT ?", (limit,)
         )
         found = []
-        for hello, state, saved in rows:
-            message = wire.decode_from_probe(hello)
-            if isinstance(message, wire.Hello):
-                found.append((message, state, msgspec.msgpack.decode(saved) if saved else None))
+        for run, hello, state, saved in rows:
+            with _reported(f"run {run}"):
+                message = wire.decode_from_probe(hello)
+                if isinstance(message, wire.Hello):
+                    found.append((message, state, msgspec.msgpack.decode(saved) if saved else None))
         return found
 
     def steps_after(self, run: str, step: int) -> Iterator[StoredStep]:
@@ -164,75 +241,55 @@ class Store:
             (run, step),
         )
         for number, applied, time_s, metrics in rows:
-            yield StoredStep(number, applied, time_s, _numbers(metrics))
+            values: dict[str, float] = {}
+            with _reported(f"step {number} of {run}"):
+                # NaN and Inf survive MessagePack as floats.
+                values = msgspec.msgpack.decode(metrics, type=dict[str, float])
+            yield StoredStep(number, applied, time_s, values)
 
-    def incidents(self, run: str) -> list[IncidentLine]:
+    def incidents(self, run: str) -> list[KeptIncident]:
         """Oldest first."""
         self.commit()
-        rows = self._db.execute("SELECT body FROM incidents WHERE run = ? ORDER BY number", (run,))
-        return [msgspec.msgpack.decode(body, type=IncidentLine) for (body,) in rows]
+        rows = self._db.execute(
+            "SELECT id, body FROM incidents WHERE run = ? ORDER BY number", (run,)
+        )
+        found = []
+        for name, body in rows:
+            with _reported(f"incident {name}"):
+                found.append(msgspec.msgpack.decode(body, type=KeptIncident))
+        return found
 
-    def command(self, command: str) -> tuple[str, int, str] | None:
-        """(status, step, result) of a command, or None where there is none of that id."""
-        row = self._db.execute(
-            "SELECT status, step, result FROM commands WHERE command = ?", (command,)
-        ).fetchone()
-        return (row[0], row[1], row[2]) if row else None
+    def command(self, command: str) -> Answer | None:
+        """How far a command has come; None where there is none of that id."""
+        if (known := self._answers.get(command)) is not None:
+            return known
+        row = None
+        with contextlib.suppress(sqlite3.OperationalError):
+            row = self._db.execute(
+                "SELECT status, step, result FROM commands WHERE command = ?", (command,)
+            ).fetchone()
+        return Answer(*row) if row else None
 
     def pending_commands(self, run: str) -> list[tuple[wire.Command, str]]:
         """(command, incident) of those a run has not answered, oldest first."""
         rows = self._db.execute(
-            "SELECT body, incident FROM commands WHERE run = ? AND status = 'pending' "
+            "SELECT command, body, incident FROM commands WHERE run = ? AND status = 'pending' "
             "ORDER BY issued",
             (run,),
         )
         found = []
-        for body, incident in rows:
-            message = wire.decode_from_agent(body)
-            if isinstance(message, wire.Command):
-                found.append((message, incident))
+        for name, body, incident in rows:
+            with _reported(f"command {name}"):
+                message = wire.decode_from_agent(body)
+                if isinstance(message, wire.Command):
+                    found.append((message, incident))
         return found
 
 
-def _numbers(metrics: bytes) -> dict[str, float]:
-    """NaN and Inf survive MessagePack as floats."""
-    decoded: dict[str, float] = msgspec.msgpack.decode(metrics, type=dict[str, float])
-    return decoded
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """One row that makes no sense is left out, and said; the others are read."""
     try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-        log.error("the database %s is damaged (%s); set aside as %s, a new one begins",
-                  path, error, aside.name)  # fmt: skip
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        return _connect(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5.0)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA):
-            raise sqlite3.DatabaseError(f"schema version {version}, this agent knows {SCHEMA}")
-        db.executescript(_TABLES)
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
-        db.commit()
-    except BaseException:
-        db.close()
-        raise
-    path.chmod(0o600)
-    return db
+        yield
+    except ValueError as error:
+        log.error("%s in the database makes no sense (%s); left out", what, error)

@@ -9,17 +9,28 @@ from dataclasses import dataclass
 
 import lossguard
 from lossguard.agent import feed
+from lossguard.agent.intake import wrong_with_command
 from lossguard.agent.registry import Registry
+from lossguard.agent.showing import draw, summarise
 
 PICTURE_EVERY_S = 0.25
+_LEAST_S = PICTURE_EVERY_S - 0.02
+"""The clock that ticks is not exact: a picture is not put off for a whole tick by a hair."""
+_BUSY_S = 1.0
+"""A viewer that does not keep up is left alone for so long [s]."""
+_REPEAT_S = 1.0
+"""Without news a picture still comes so often, to say that the agent is there [s]."""
+_MAX_VIEWERS = 100
 
 
 @dataclass
 class Viewer:
-    """A subscription."""
+    """A subscription. Times are monotonic [s]."""
 
     run: str
     until_s: float
+    next_s: float = float("-inf")
+    """No picture before this."""
     seen: tuple[int, str] = (-1, "")
 
 
@@ -36,6 +47,7 @@ class Viewers:
         self._send = send
         self._shut_down = shut_down
         self._viewers: dict[bytes, Viewer] = {}
+        self._drawn: dict[tuple[int, str], bytes] = {}
         self.heard_s = time.monotonic()
 
     def take(self, identity: bytes, frames: list[bytes]) -> None:
@@ -45,18 +57,25 @@ class Viewers:
         message = feed.decode_from_viewer(frames[0])
         self.heard_s = time.monotonic()
         if isinstance(message, feed.Subscribe):
-            known = self._viewers.get(identity)
-            viewer = Viewer(message.run, self.heard_s + feed.SUBSCRIPTION_S)
-            if known is not None and known.run == message.run:
-                viewer.seen = known.seen
-            self._viewers[identity] = viewer
-            self._show(identity, viewer)
-            return
-        self._send(identity, feed.encode(self._answer(message)))
+            self._subscribe(identity, message.run)
+        else:
+            self._send(identity, feed.encode(self._answer(message)))
+
+    def _subscribe(self, identity: bytes, run: str) -> None:
+        viewer = self._viewers.get(identity)
+        if viewer is None:
+            if len(self._viewers) >= _MAX_VIEWERS:
+                why = f"{_MAX_VIEWERS} viewers look on already; close one"
+                self._send(identity, feed.encode(feed.Trouble(why=why)))
+                return
+            viewer = self._viewers[identity] = Viewer(run, 0.0)
+        viewer.run = run
+        viewer.until_s = self.heard_s + feed.SUBSCRIPTION_S
+        self._show(identity, viewer, self.heard_s)
 
     def _answer(self, message: feed.FromViewer) -> feed.FeedMessage:
         if isinstance(message, feed.ListRuns):
-            return feed.RunList(runs=self._registry.summaries())
+            return feed.RunList(runs=self._summaries())
         if isinstance(message, feed.ListIncidents):
             return self._incidents(message.run)
         if isinstance(message, feed.SendCommand):
@@ -76,30 +95,42 @@ class Viewers:
         live = self._registry.find(message.run)
         if live is None:
             return _no_such_run(message.run)
-        if live.state not in ("running", "silent"):
+        # First what was asked before: the answer to "stop" comes as the run ends.
+        if (known := live.result_of(message.command)) is not None:
+            return known
+        if live.is_over:
             why = f"run {live.hello.run} is over ({live.state}): there is nobody to obey"
             return feed.Trouble(why=why)
+        if wrong := wrong_with_command(message.command, message.args):
+            return feed.Trouble(why=wrong)
         live.command(message.command, message.action, message.args)
-        return live.result_of(message.command)
+        return live.result_of(message.command) or feed.Trouble(why="the command was not taken")
+
+    def _summaries(self) -> list[feed.RunSummary]:
+        return [summarise(live) for live in self._registry.newest_first()]
 
     def tick(self, now: float) -> None:
         """Send pictures to whoever has not seen the newest."""
+        self._drawn.clear()
         for identity, viewer in list(self._viewers.items()):
-            if now > viewer.until_s or not self._show(identity, viewer):
+            if now > viewer.until_s:
                 del self._viewers[identity]
+            else:
+                self._show(identity, viewer, now)
 
-    def _show(self, identity: bytes, viewer: Viewer) -> bool:
+    def _show(self, identity: bytes, viewer: Viewer, now: float) -> None:
         live = self._registry.find(viewer.run)
         version = (self._registry.version, live.hello.run if live else "")
-        if version == viewer.seen:
-            return True
-        viewer.seen = version
-        runs = self._registry.summaries()
-        if live is None:
-            picture = feed.Picture(runs=runs, agent_pid=os.getpid(), time_s=time.time())
+        nothing_new = version == viewer.seen and now < viewer.next_s + _REPEAT_S
+        if nothing_new or now < viewer.next_s:
+            return
+        if version not in self._drawn:
+            self._drawn[version] = feed.encode(draw(live, self._summaries()))
+        if self._send(identity, self._drawn[version]):
+            viewer.seen = version
+            viewer.next_s = now + _LEAST_S
         else:
-            picture = live.picture(runs, os.getpid())
-        return self._send(identity, feed.encode(picture))
+            viewer.next_s = now + _BUSY_S
 
 
 def _no_such_run(name: str) -> feed.Trouble:

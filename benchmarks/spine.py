@@ -271,11 +271,14 @@ def _agent_step(home: Home) -> int:
 
 
 def agent_memory(frames: int) -> Figures:
-    """Resident size of the agent after a fifth of the frames and after all of them."""
+    """Resident size of the agent, before and after ``frames`` that come on top of as many.
+
+    The first flood fills queues and histories to their limits; from there on nothing may grow.
+    """
     home = find_home()
     agent = psutil.Process(ensure_agent(home).agent_pid)
     sizes = []
-    for part in (frames // 5, frames):
+    for part in (frames, frames):
         _feed(home.probe_endpoint, part, 50, functools.partial(_agent_step, home))
         sizes.append(agent.memory_info().rss / 2**20)
     return {

@@ -57,11 +57,17 @@ class Home:
     def create(self) -> Home:
         """Make the directories, private to this user.
 
-        Raises ConfigError where the runtime directory belongs to somebody else or is a link:
-        whoever owns it could take the place of the agent.
+        Raises ConfigError where one cannot be made, and where the runtime directory belongs to
+        somebody else or is a link: whoever owns it could take the place of the agent.
         """
         for path in (self.state, self.logs, self.runtime):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise ConfigError(
+                    f"{path} cannot be made a directory ({error.strerror}); set LOSSGUARD_HOME "
+                    "to one of your own"
+                ) from error
         _require_private(self.runtime)
         return self
 
@@ -91,7 +97,8 @@ def _short_enough(path: Path) -> Path:
     if len(os.fsencode(path / _LONGEST_SOCKET)) < IPC_PATH_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path("/tmp") / f"lossguard-{os.getuid()}" / digest
+    # Directly in /tmp, whose sticky bit protects it: a parent of our own might be somebody else's.
+    return Path("/tmp") / f"lossguard-{os.getuid()}-{digest}"
 
 
 def _require_private(path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The training processes of a run: who they are, when they were heard, what got lost."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+from lossguard.agent.placement import Placement
+from lossguard.probes import wire
+
+
+@dataclass
+class Rank:
+    """One training process of a run. Times are monotonic [s]."""
+
+    identity: bytes
+    hello: wire.Hello
+    heard_s: float
+    placement: Placement | None = None
+    sequence: int = 0
+    """Of the newest step that arrived."""
+    lost: int = 0
+    """Steps that were measured and never arrived: gaps in the sequence."""
+    said_dropped: int = 0
+    """Steps its probe says it dropped."""
+
+    def is_same_process(self, hello: wire.Hello) -> bool:
+        mine = (self.hello.host, self.hello.pid, self.hello.started_s)
+        return mine == (hello.host, hello.pid, hello.started_s)
+
+    def greet_again(self, identity: bytes, now: float) -> None:
+        """The same process, by a new connection or to a new agent."""
+        self.identity, self.heard_s = identity, now
+
+    def count(self, sequence: int) -> None:
+        """Note that a step arrived."""
+        if self.sequence and sequence > self.sequence + 1:
+            self.lost += sequence - self.sequence - 1
+        self.sequence = max(self.sequence, sequence)
+
+    @property
+    def dropped(self) -> int:
+        """A gap shows with the next step, what the probe dropped with the next heartbeat."""
+        return max(self.lost, self.said_dropped)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended. Only the same host can tell."""
+        if self.hello.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.hello.pid)
+            # A process that began after the run said hello merely has the same number.
+            return bool(
+                process.status() == psutil.STATUS_ZOMBIE
+                or process.create_time() > self.hello.started_s + 1.0
+            )
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False

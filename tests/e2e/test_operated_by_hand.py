@@ -1,0 +1,74 @@
+"""A person operates a live run from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lossguard.agent.launching import ensure_agent
+from lossguard.home import Home
+from tests.e2e.live import Training, newest_step, runs
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+def lossguard(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, as a person types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "lossguard", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_home: Home) -> None:
+    """Each command is answered with what it did; a stopped run exits with 75."""
+    ensure_agent(own_home)
+    training = Training(
+        tmp_path, own_home, "--steps", "100000", watched=["--guard", "--name", "hand"]
+    )
+    eventually(lambda: newest_step(own_home) > 60)
+
+    skip = lossguard("send", "hand", "skip", "--json")
+    assert skip.returncode == 0, skip.stderr
+    assert json.loads(skip.stdout)["status"] == "done"
+
+    back = lossguard("send", "hand", "rollback", "--arg", "onset=30")
+    assert back.returncode == 0, back.stderr + back.stdout
+    assert "restored_step" in back.stdout
+    eventually(lambda: runs(own_home)[0].applied < runs(own_home)[0].step - 20)
+
+    early = lossguard("send", "hand", "rollback", "--arg", "onset=1")
+    assert early.returncode == 1
+    assert "no snapshot from before" in early.stdout
+
+    unable = lossguard("send", "hand", "set_clip")
+    assert unable.returncode == 1
+    assert "cannot do 'set_clip'" in unable.stdout
+
+    stop = lossguard("send", "hand", "stop")
+    assert stop.returncode == 0, stop.stderr
+    assert training.wait() == 75, training.text()[-2000:]
+    eventually(lambda: runs(own_home)[0].state == "stopped")
+
+    after = lossguard("send", "hand", "skip")
+    assert after.returncode == 1
+    assert "is over (stopped)" in after.stderr
+
+
+def test_runs_and_incidents_speak_json(tmp_path: Path, own_home: Home) -> None:
+    """One strict JSON object a run, with the published fields and no others."""
+    training = Training(tmp_path, own_home, "--steps", "20", watched=["--name", "plain"])
+    assert training.wait() == 0
+    listed = lossguard("runs", "--json")
+    (run,) = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert set(run) == {
+        "run", "name", "state", "step", "applied", "world_size", "started",
+        "metrics", "last", "incidents", "actions", "dropped",
+    }  # fmt: skip
+    assert (run["name"], run["step"], run["applied"], run["state"]) == ("plain", 20, 20, "finished")
+    assert {"loss", "grad_norm", "lr", "step_time"} <= set(run["metrics"])
+    assert run["dropped"] == 0

@@ -1,0 +1,1 @@
+"""What tests share: waiting, a probe and a viewer by hand, an agent in a process of its own."""

@@ -1,0 +1,131 @@
+"""What each policy orders about what."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lossguard.agent.incidents import Incident, Incidents
+from lossguard.agent.policy import Judge, Order, find_policy
+from lossguard.detectors import Finding, Severity, Symptom
+from lossguard.errors import ConfigError
+from tests.support.streams import finding
+
+
+def incident_of(*findings: Finding, name: str = "run-a") -> Incident:
+    """An incident with these findings."""
+    incidents = Incidents(name, lambda: 0.0)
+    for one in findings:
+        incidents.take(one)
+    return incidents.all[0]
+
+
+def guard() -> Judge:
+    """A judge that acts."""
+    return Judge(find_policy("guard"))
+
+
+def test_observe_never_orders_anything() -> None:
+    """Whatever is found, a run that is only watched is not touched."""
+    judge = Judge(find_policy("observe"))
+    for symptom in Symptom:
+        persistent = finding(10, symptom, evidence={"consecutive": 99.0})
+        assert judge.decide(incident_of(persistent), 10) is None
+
+
+@pytest.mark.parametrize("symptom", [Symptom.LOSS_SPIKE, Symptom.DIVERGENCE])
+def test_guard_rolls_back_to_before_the_earliest_onset(symptom: Symptom) -> None:
+    """The order names the onset of what is critical and goes on, and nothing milder."""
+    mild = finding(5, Symptom.GRAD_SPIKE, Severity.WARNING)
+    order = guard().decide(incident_of(mild, finding(8, symptom), finding(9, symptom)), 12)
+    assert order == Order("rollback", "run-a.1", {"onset": 8, "hold_lr": 1})
+
+
+def test_warnings_gradient_spikes_and_what_is_over_are_left_alone() -> None:
+    """The veto in the step has dealt with them."""
+    judge = guard()
+    over = incident_of(finding(10), finding(11, Symptom.GRAD_SPIKE))
+    over.findings = {k: f for k, f in over.findings.items() if f.symptom is Symptom.GRAD_SPIKE}
+    assert judge.decide(over, 12) is None
+    assert judge.decide(incident_of(finding(10, severity=Severity.WARNING)), 12) is None
+
+
+@pytest.mark.parametrize(("consecutive", "orders"), [(1, False), (4, False), (5, True), (9, True)])
+def test_nonfinite_steps_are_tolerated_four_times_in_a_row(consecutive: int, orders: bool) -> None:
+    """Each is skipped; the fifth says that the weights are gone."""
+    bad = finding(10, Symptom.NONFINITE, evidence={"consecutive": float(consecutive)})
+    assert (guard().decide(incident_of(bad), 15) is not None) == orders
+
+
+def test_one_cause_is_ordered_once_until_it_is_answered() -> None:
+    """More findings, and even an earlier onset, do not make a second order while one is out."""
+    judge, incident = guard(), incident_of(finding(10))
+    assert judge.decide(incident, 10)
+    incident.add(finding(7, Symptom.DIVERGENCE))
+    assert judge.decide(incident, 11) is None
+
+
+def test_a_relapse_after_a_rollback_is_ordered_again() -> None:
+    """What comes after the rollback counts anew."""
+    judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
+    incidents.take(finding(10))
+    assert judge.decide(incidents.all[0], 10)
+    judge.answered("run-a.1", done=True)
+    incidents.rolled_back(12)
+    assert judge.decide(incidents.all[0], 13) is None
+    incidents.take(finding(15))
+    assert judge.decide(incidents.all[0], 15) == Order(
+        "rollback", "run-a.1", {"onset": 15, "hold_lr": 1}
+    )
+
+
+def test_a_failed_rollback_is_tried_again_for_another_onset_only() -> None:
+    """There was no state to go back to; asking the same again would not make one."""
+    judge, incident = guard(), incident_of(finding(10))
+    assert judge.decide(incident, 10)
+    judge.answered(incident.id, done=False)
+    assert judge.decide(incident, 11) is None
+    incident.add(finding(5, Symptom.DIVERGENCE))
+    assert judge.decide(incident, 12)
+
+
+def test_the_circuit_breaker_trips_after_three_rollbacks_and_says_so_once() -> None:
+    """A run that cannot be cured is left to a person; far enough on, it is tried again."""
+    judge = guard()
+    for i, step in enumerate((100, 200, 300)):
+        incident = incident_of(finding(step), name=f"run-{i}")
+        assert isinstance(judge.decide(incident, step), Order)
+        judge.answered(incident.id, done=True)
+    fourth = incident_of(finding(400), name="run-4")
+    words = judge.decide(fourth, 400)
+    assert isinstance(words, str)
+    assert "circuit breaker: 3 rollbacks within 500 steps" in words
+    assert judge.decide(fourth, 401) is None
+    assert isinstance(judge.decide(fourth, 601), Order)
+
+
+def test_a_judge_remembers_through_a_restart() -> None:
+    """Neither what it ordered nor how often is forgotten with the agent."""
+    judge, incident = guard(), incident_of(finding(10))
+    judge.decide(incident, 10)
+    for i in range(2):
+        judge.decide(incident_of(finding(10), name=f"run-{i}"), 10)
+    fresh = guard()
+    fresh.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(judge.state())))
+    assert fresh.decide(incident, 11) is None
+    assert isinstance(fresh.decide(incident_of(finding(10), name="run-9"), 11), str)
+
+
+def test_a_withdrawn_order_was_never_given() -> None:
+    """It neither counts nor stands in the way."""
+    judge, incident = guard(), incident_of(finding(10))
+    for _ in range(10):
+        order = judge.decide(incident, 10)
+        assert isinstance(order, Order)
+        judge.withdraw(order)
+
+
+def test_an_unknown_policy_is_refused_with_those_there_are() -> None:
+    """The message says what to write."""
+    with pytest.raises(ConfigError, match=r"no policy 'yolo'; there are guard, observe"):
+        find_policy("yolo")
