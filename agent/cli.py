@@ -216,11 +216,14 @@ def backtest(
 def demo(
     as_json: AsJson = False,
     steps: Annotated[Optional[int], typer.Option(help="Steps of each training.")] = None,  # noqa: UP045
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Open the dashboard on the guarded run.")
+    ] = False,
 ) -> None:
     """A real small training with real trouble, guarded and unguarded side by side."""
     from lossguard.agent.demo import run_demo
 
-    sys.exit(run_demo(as_json=as_json, steps=steps))
+    sys.exit(run_demo(as_json=as_json, steps=steps, dashboard=dashboard))
 
 
 def _ask(message: Any) -> Any:

@@ -48,7 +48,7 @@ _STEP_LINE = re.compile(r"^step (\d+)/\d+  loss (\S+)", re.MULTILINE)
 _TROUBLE_LINE = re.compile(r"^trouble at (step \d+: .+)$", re.MULTILINE)
 
 
-def run_demo(*, as_json: bool, dashboard: bool | None = None, steps: int | None = None) -> int:
+def run_demo(*, as_json: bool, dashboard: bool = False, steps: int | None = None) -> int:
     """Run the demo and print its result; the exit code.
 
     0 if the guarded run ended close to its clean twin and the bare one did not.
@@ -59,7 +59,7 @@ def run_demo(*, as_json: bool, dashboard: bool | None = None, steps: int | None 
         _say("the demo trains a real model and needs torch: pip install 'lossguard[torch]'")
         return ExitCode.ERROR
     with _own_home() as folder, _terminated_is_interrupted():
-        demo = _Demo(folder, steps or STEPS, dashboard=bool(dashboard) and not as_json)
+        demo = _Demo(folder, steps or STEPS, dashboard=dashboard and not as_json)
         try:
             outcome = demo.run()
         except LossguardError as error:
