@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossguard.probes import wire
-from lossguard.probes.learning_rate import LearningRateHold
+from lossguard.probes.learning_rate import LearningRateHold, lower_rates
 from lossguard.probes.orders import Handler, OrderFailed, Orders, Result, number
 from lossguard.probes.outbox import Outbox, Restored
 from lossguard.probes.reflex import Reflex
@@ -55,7 +54,7 @@ class Acting:
         """Judge the update and close the gate on a bad one; the code that stands."""
         by_command, self._skip_next = self._skip_next, False
         if not self._guards and not by_command:
-            return None
+            return self._reflex.overflow()
         if limits is not self._seen_limits and limits is not None:
             self._seen_limits = limits
             self._reflex.set_bounds(limits.grad_norm, limits.loss)
@@ -68,9 +67,28 @@ class Acting:
     # --- after it -------------------------------------------------------------------------
 
     def after_update(self) -> None:
-        """Open the gate and put the script's own learning rate back."""
+        """Open the gate and put the script's own learning rate back. Idempotent."""
+        try:
+            self._reflex.open_gate()
+        except Exception:  # no veto any more: one that cannot be lifted would end the training
+            self._guards = False
+            self._reflex.forget_held()
+            raise
+        finally:
+            self._hold.release()
+
+    def open_gate(self) -> None:
+        """No veto of this step after all."""
         self._reflex.open_gate()
+
+    def step_died(self) -> None:
+        """The last step began and never came to its end: its veto must not reach into this one."""
+        self._reflex.forget_held()
         self._hold.release()
+
+    def close(self) -> None:
+        """Let go of the snapshots' memory."""
+        self._ring.clear()
 
     def snapshot_if_due(self, step: int, step_time_s: float) -> None:
         if self._guards and self._snapshots_work and self._ring.is_due(step):
@@ -118,25 +136,10 @@ class Acting:
 
     def _lower_lr(self, command: wire.Command, step: int) -> Result:
         """Scale the learning rate of every group, and of the schedules' base."""
-        factor = number(command, "factor", 0.1, 0.0, 1.0)
-        for group in self._state.optimizer.param_groups:
-            _scale(group, "lr", factor)
-            _scale(group, "initial_lr", factor)
-        for scheduler in self._state.schedulers:
-            bases = getattr(scheduler, "base_lrs", None)
-            if isinstance(bases, list):
-                scheduler.base_lrs = [base * factor for base in bases]
+        factor = number(command, "factor", 0.1, 1e-6, 1.0)
+        lower_rates(self._state.optimizer, self._state.schedulers, factor)
         return {"factor": factor}
 
     def _stop(self, command: wire.Command, step: int) -> Result:
         self.stop_reason = str(command.args.get("reason", "told to stop"))
         return {"stopped_after_step": step}
-
-
-def _scale(group: dict[str, Any], key: str, factor: float) -> None:
-    rate = group.get(key)
-    if isinstance(rate, Tensor):
-        with torch.no_grad():
-            rate.mul_(factor)
-    elif rate is not None:
-        group[key] = rate * factor

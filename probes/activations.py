@@ -18,14 +18,14 @@ class ActivationNorms:
     """L2 norm of each watched module's output in training forwards.
 
     Cost per module and forward: one ``vector_norm`` in float32, no synchronisation. With
-    several forwards a step (gradient accumulation) the largest norm stands, and NaN wins.
+    several forwards a step (gradient accumulation) the largest RMS stands, and NaN wins.
     Divided by the square root of the number of elements, which the host knows, it is the RMS.
     Inside ``torch.compile`` a hook does nothing, so that the graph stays whole.
     """
 
     def __init__(self, modules: list[nn.Module], guarded: Callable[[Hook], Hook]) -> None:
         self._norms: list[Tensor | None] = [None] * len(modules)
-        self._inverse_root = np.ones(len(modules), dtype=np.float32)
+        self._sizes = [1.0] * len(modules)
         self._handles = [
             module.register_forward_hook(guarded(self._hook(i))) for i, module in enumerate(modules)
         ]
@@ -37,10 +37,16 @@ class ActivationNorms:
             tensor = _first_tensor(output)
             if tensor is None or tensor.numel() == 0:
                 return
-            norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
+            wide = None if tensor.dtype is torch.float64 else torch.float32
+            norm = torch.linalg.vector_norm(tensor.detach(), dtype=wide)
+            inverse_root = 1.0 / math.sqrt(tensor.numel())
             before = self._norms[index]
-            self._norms[index] = norm if before is None else torch.maximum(before, norm)
-            self._inverse_root[index] = 1.0 / math.sqrt(tensor.numel())
+            if before is not None:
+                if inverse_root != self._sizes[index]:  # what is compared are the RMS
+                    before = before * (self._sizes[index] / inverse_root)
+                norm = torch.maximum(before, norm)
+            self._norms[index] = norm
+            self._sizes[index] = inverse_root
 
         return measure
 
@@ -48,7 +54,7 @@ class ActivationNorms:
         """The norms since the last call (None: the module did not run) and 1/sqrt(elements)."""
         norms = self._norms
         self._norms = [None] * len(norms)
-        return norms, self._inverse_root.copy()
+        return norms, np.array(self._sizes, dtype=np.float32)
 
     def close(self) -> None:
         """Remove the hooks. Idempotent."""

@@ -20,7 +20,10 @@ def model_of(optimizer: torch.optim.Optimizer) -> nn.Module | None:
     owned = {id(p) for p in optimizer_parameters(optimizer)}
     best: tuple[int, int, nn.Module] | None = None
     for candidate in _modules():
-        own = [id(p) for p in candidate.parameters()]
+        try:
+            own = [id(p) for p in candidate.parameters()]
+        except Exception:  # half-built, or with ideas of its own
+            continue
         covered = sum(1 for key in own if key in owned)
         if covered == 0:
             continue

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
+
+Norms: TypeAlias = tuple[Tensor, Tensor]
 
 
 class GradientNorms:
@@ -20,11 +24,12 @@ class GradientNorms:
         self._missing = missing
 
     @torch.no_grad()
-    def measure(self, inverse_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def measure(self, inverse_scale: Tensor | None = None) -> Norms | None:
         """(norm of each parameter's gradient, norm of all): float32, shapes ``(n,)`` and ``()``.
 
-        A parameter without a gradient has the missing value and counts as zero in the total.
-        ``inverse_scale`` (0-d) multiplies all, where the gradients still carry the loss scale.
+        A parameter without a gradient has the missing value and counts as zero in the total;
+        None when there is no gradient at all. ``inverse_scale`` (0-d) multiplies all, where the
+        gradients still carry the loss scale.
         """
         norms: list[Tensor] = [self._missing] * len(self._parameters)
         plain: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -44,7 +49,7 @@ class GradientNorms:
             for i, norm in zip(indices, torch._foreach_norm(gradients, 2, wide), strict=True):
                 norms[i] = norm
         if not present:
-            return torch.stack(norms), self._missing
+            return None
         here = [norms[i].to(self._device, torch.float32) for i in present]
         stacked = torch.stack(here)
         if inverse_scale is not None:
@@ -52,14 +57,16 @@ class GradientNorms:
         total = torch.linalg.vector_norm(stacked)
         if len(present) == len(norms):
             return stacked, total
-        for position, i in enumerate(present):
-            norms[i] = stacked[position]
+        for i, norm in zip(present, stacked.unbind(), strict=True):
+            norms[i] = norm
         return torch.stack(norms), total
 
 
 def _norm_of_any(gradient: Tensor) -> Tensor:
-    """Norm of a sparse or complex gradient."""
+    """Norm of a sparse or complex gradient. Coalescing waits for the device, as SparseAdam does."""
+    if gradient.layout is torch.sparse_coo:
+        gradient = gradient.coalesce()
     if gradient.layout is not torch.strided:
-        gradient = gradient.coalesce().values()
+        gradient = gradient.values()
     norm: Tensor = torch.linalg.vector_norm(gradient)
     return norm

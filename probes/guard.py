@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from lossguard.errors import ConfigError, LossguardError
+from lossguard.errors import ConfigError
 from lossguard.home import find_home
 from lossguard.probes import wire
 from lossguard.probes.identity import make_hello
 from lossguard.probes.loop import Loop
+from lossguard.probes.losses import LossTap
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
@@ -33,9 +32,6 @@ class Guard:
 
     def __init__(self, loop: Loop | None) -> None:
         self._loop = loop
-        self._pid = os.getpid()
-        if loop is not None:
-            atexit.register(self._at_exit)
 
     @property
     def run(self) -> str:
@@ -52,43 +48,36 @@ class Guard:
         """Time spent in Lossguard's code in the training thread so far [s]."""
         return self._loop.own_time_ns / 1e9 if self._loop else 0.0
 
-    def log(self, **metrics: float) -> None:
+    def log(self, **metrics: float | torch.Tensor) -> None:
         """Report numbers of your own (``val_loss=...``): they travel with the next step.
 
         Host numbers and CPU scalars; a device tensor would have to be waited for and is refused
-        with a warning. Never raises.
+        with a warning. At most 1,000 names. Never raises.
         """
         for name, value in metrics.items():
             number = _host_number(value)
             if number is None:
-                log.warning("guard.log(%s=...): not a number on the host: %r", name, type(value))
+                log.warning("guard.log(%s=...): not a number on the host: %s", name, type(value))
             elif self._loop is not None:
-                self._loop.logged[name] = number
+                self._loop.log(name, number)
 
     def snapshot(self) -> bool:
         """Take a snapshot of the training state now; False when it could not be taken."""
         return self._loop is not None and self._loop.take_snapshot_now()
 
-    def replay_backward(self, tensors: Any, *, gradients_were_clipped: bool) -> None:
-        """Count a ``backward()`` that began at ``tensors`` before the watch did.
+    def take_over(self, tap: LossTap, *, gradients_were_clipped: bool) -> None:
+        """Count the ``backward()`` calls that ``tap`` heard before the watch began.
 
         Gradients that were clipped since then have no pre-clip norm any more.
         """
         if self._loop is not None:
-            self._loop.on_backward(tensors)
-            self._loop.gradients_unknown = gradients_were_clipped
+            self._loop.take_over(tap, gradients_were_clipped=gradients_were_clipped)
 
     def close(self, reason: Literal["finished", "exception", "closed"] = "closed") -> None:
         """Stop watching, put torch back as it was, say goodbye. At most 2 s. Idempotent."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            atexit.unregister(self._at_exit)
             loop.close(reason)
-
-    def _at_exit(self) -> None:
-        if os.getpid() == self._pid:
-            failed = getattr(sys, "last_type", None) is not None
-            self.close("exception" if failed else "finished")
 
     def __enter__(self) -> Guard:
         return self
@@ -118,7 +107,9 @@ def attach(
     Raises TypeError or ConfigError on arguments that make no sense. Any failure of Lossguard's
     own is one log line and a guard that does nothing: training goes on.
     """
+    schedulers = _as_list(scheduler)
     _require_types(model, optimizer)
+    _require_state(schedulers, scaler, extra)
     chosen = _known_policy(policy or os.environ.get("LOSSGUARD_POLICY") or "observe")
     try:
         hello = make_hello(name, chosen)
@@ -126,11 +117,9 @@ def attach(
             log.warning("policy 'guard' acts on one rank only so far; this run of %d ranks is "
                         "observed", hello.world_size)  # fmt: skip
             hello = _observed(hello)
-        state = TrainingState(model, optimizer, _as_list(scheduler), scaler, extra or {})
+        state = TrainingState(model, optimizer, schedulers, scaler, extra or {})
         home = find_home().create()
         return Guard(Loop(state, hello, home, start_agents=agent != "existing"))
-    except LossguardError:
-        raise
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         log.error("lossguard could not attach (%s); training goes on, unwatched", what)
@@ -145,6 +134,23 @@ def _require_types(model: object, optimizer: object) -> None:
             f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
             "for a wrapper, pass the optimizer it wraps"
         )
+
+
+def _require_state(
+    schedulers: Sequence[Any], scaler: object, extra: Mapping[str, Any] | None
+) -> None:
+    if extra is not None and not isinstance(extra, Mapping):
+        raise TypeError(f"extra must be a dict of what to restore, got {type(extra).__name__}")
+    things = [("scheduler", scheduler) for scheduler in schedulers]
+    things += [("scaler", scaler)] if scaler is not None else []
+    for name, thing in (extra or {}).items():
+        if not isinstance(thing, (torch.Tensor, torch.Generator, dict, list)):
+            things.append((f"extra[{name!r}]", thing))
+    for name, thing in things:
+        if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+            raise TypeError(
+                f"{name} must have state_dict() and load_state_dict(), got {type(thing).__name__}"
+            )
 
 
 def _known_policy(policy: str) -> str:
@@ -166,13 +172,11 @@ def _as_list(scheduler: Any) -> Sequence[Any]:
 
 
 def _host_number(value: object) -> float | None:
-    if isinstance(value, torch.Tensor):
-        if value.numel() != 1 or value.device.type != "cpu":
-            return None
-        return float(value.detach())
     try:
+        if isinstance(value, torch.Tensor):
+            return float(value.detach()) if value.device.type == "cpu" else None
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
     except OverflowError:
         return math.inf
+    except Exception:  # whatever the script's own type raises
+        return None

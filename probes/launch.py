@@ -25,11 +25,11 @@ def agent_is_running(home: Home) -> bool:
     return False
 
 
-def start_agent(home: Home) -> subprocess.Popen[bytes]:
-    """Start an agent in the background, in a session of its own; it outlives this process.
+def start_agent(home: Home) -> None:
+    """Start an agent in the background; it outlives this process and is not its child.
 
     Of several started at once, one gets the lock and the others exit. Its output goes to
-    ``home.agent_log_path``.
+    ``home.agent_log_path``. Takes a few milliseconds.
     """
     home.create()
     environment = {
@@ -37,15 +37,17 @@ def start_agent(home: Home) -> subprocess.Popen[bytes]:
         for key, value in os.environ.items()
         if key not in ("LOSSGUARD", "PYTHONSTARTUP") and not key.startswith("TORCHELASTIC_")
     }
+    isolated = ["-P"] if sys.version_info >= (3, 11) else []
+    agent = [sys.executable, *isolated, "-m", "lossguard", "agent", "--background"]
     with home.agent_log_path.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "lossguard", "agent", "--background"]
-            if sys.version_info >= (3, 11)
-            else [sys.executable, "-m", "lossguard", "agent", "--background"],
+        # The shell leaves the agent behind and ends: nobody has to reap it later.
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" &', "lossguard", *agent],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env=environment,
             start_new_session=True,
+            check=False,
         )

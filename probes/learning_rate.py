@@ -1,24 +1,52 @@
-"""Holding the learning rate down for a while after a rollback."""
+"""Reading the learning rate, lowering it, and holding it down for a while after a rollback."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# OneCycleLR keeps its rates in the groups, the others in lists of their own.
+_GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+_SCHEDULER_RATES = ("base_lrs", "max_lrs")
+
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float | None:
     """The highest learning rate of the groups, or None where it lives on a device."""
     rates = [group.get("lr") for group in optimizer.param_groups]
-    known = [float(rate) for rate in rates if rate is not None and _on_host(rate)]
+    known = [on_host for rate in rates if (on_host := rate_on_host(rate)) is not None]
     return max(known) if known else None
 
 
-def _on_host(rate: Any) -> bool:
-    return isinstance(rate, (int, float)) or (
-        isinstance(rate, Tensor) and rate.device.type == "cpu"
-    )
+def rate_on_host(rate: Any) -> float | None:
+    """A group's learning rate as a number, or None where that would wait for a device."""
+    if isinstance(rate, Tensor):
+        return float(rate.detach()) if rate.device.type == "cpu" else None
+    return float(rate) if isinstance(rate, (int, float)) else None
+
+
+def lower_rates(optimizer: torch.optim.Optimizer, schedulers: Sequence[Any], factor: float) -> None:
+    """Scale the rate of every group, and what the schedules compute the next ones from."""
+    for group in optimizer.param_groups:
+        for key in _GROUP_RATES:
+            rate = group.get(key)
+            if isinstance(rate, Tensor):
+                rate.detach().mul_(factor)
+            elif isinstance(rate, (int, float)):
+                group[key] = rate * factor
+    waiting, seen = list(schedulers), set[int]()
+    while waiting:
+        scheduler = waiting.pop()
+        if id(scheduler) in seen:
+            continue
+        seen.add(id(scheduler))
+        for name in _SCHEDULER_RATES:
+            rates = getattr(scheduler, name, None)
+            if isinstance(rates, list):
+                setattr(scheduler, name, [rate * factor for rate in rates])
+        waiting += getattr(scheduler, "_schedulers", ())
 
 
 class LearningRateHold:
@@ -33,7 +61,7 @@ class LearningRateHold:
         self._optimizer = optimizer
         self._caps: list[float | None] = []
         self._until_step = 0
-        self._written: list[tuple[dict[str, Any], Any]] = []
+        self._written: list[tuple[dict[str, Any], Any, float]] = []
         self.steps_held = 0
 
     def hold(self, caps: list[float | None], until_step: int) -> None:
@@ -52,20 +80,20 @@ class LearningRateHold:
             if cap is None or rate is None:
                 continue
             if isinstance(rate, Tensor):
-                self._written.append((group, rate.clone()))
-                rate.clamp_(max=cap)
+                self._written.append((group, rate.detach().clone(), cap))
+                rate.detach().clamp_(max=cap)
             elif rate > cap:
-                self._written.append((group, rate))
+                self._written.append((group, rate, cap))
                 group["lr"] = cap
         held = bool(self._written)
         self.steps_held += held
         return held
 
     def release(self) -> None:
-        """After the step: the script's own rates. Idempotent."""
-        for group, rate in self._written:
+        """After the step: the script's own rates, unless it has set others since. Idempotent."""
+        written, self._written = self._written, []
+        for group, rate, cap in written:
             if isinstance(rate, Tensor):
-                group["lr"].copy_(rate)
-            else:
+                group["lr"].detach().copy_(rate)
+            elif group["lr"] == cap:
                 group["lr"] = rate
-        self._written = []

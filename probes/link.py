@@ -54,6 +54,7 @@ class Link:
         self._heard_s = 0.0
         self._connected = False
         self._refused = False
+        self._heard_nonsense = False
         self._tried_s = float("-inf")
         self._stop = threading.Event()
         self._pid = os.getpid()
@@ -68,6 +69,10 @@ class Link:
         if os.getpid() == self._pid:
             self._stop.set()
             self._thread.join(timeout_s)
+
+    def abandon(self) -> None:
+        """As ``close``, without waiting for it."""
+        self._stop.set()
 
     # --- all below runs in the link's own thread -------------------------------------------
 
@@ -127,6 +132,8 @@ class Link:
             self._try_send(socket, self._outbox.farewell)
 
     def _keep_in_touch(self, socket: Socket, now: float) -> None:
+        if self._refused:
+            return
         if self._connected and now - self._heard_s > _SILENCE_S:
             self._connected = False
             log.warning("no word from the lossguard agent; training goes on, unwatched")
@@ -196,8 +203,10 @@ class Link:
                 return
             try:
                 message = wire.decode_from_agent(frame)
-            except ValueError as error:
-                log.warning("a message from the agent makes no sense (%s); ignored", error)
+            except Exception as error:  # a ValueError, or a RecursionError of what is too deep
+                if not self._heard_nonsense:
+                    self._heard_nonsense = True
+                    log.warning("a message from the agent makes no sense (%s); ignored", error)
                 continue
             if message.run == self._hello.run:
                 self._obey(socket, message)

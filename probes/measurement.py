@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +14,15 @@ from lossguard.probes import wire
 from lossguard.probes.outbox import Measured
 from lossguard.probes.transfer import Values, transfer_for
 
+log = logging.getLogger("lossguard")
+
 _PLAIN_HOST = ("lr", "step_time")
 _PLAIN_DEVICE = ("loss", "grad_norm", "loss_scale", "skipped")
 
 
 def missing_value(device: torch.device) -> Tensor:
     """The 0-d float32 that says "not measured" (``wire.MISSING_BITS``)."""
-    value = torch.empty((), device=device)
+    value = torch.empty((), dtype=torch.float32, device=device)
     value.view(torch.int32).fill_(wire.MISSING_BITS)
     return value
 
@@ -41,18 +44,26 @@ class Measurement:
     ) -> None:
         self._run = run
         self._rank = rank
+        # All names travel in one frame: where the parameters' alone would fill half of it, only
+        # the total of their norms is sent.
+        if sum(len(name) + 16 for name in parameter_names) > wire.MAX_FRAME_BYTES // 2:
+            log.warning("%d parameters are too many to send the gradient norm of each",
+                        len(parameter_names))  # fmt: skip
+            parameter_names = []
+        self._sends_each_gradient = bool(parameter_names)
         self._device_names = [
             *_PLAIN_DEVICE,
             *(f"grad_norm/{name}" for name in parameter_names),
             *(f"act_rms/{name}" for name in module_names),
         ]
         self.size = len(self._device_names)
-        self._vector = torch.empty(self.size, device=device)
+        self._vector = torch.empty(self.size, dtype=torch.float32, device=device)
         self._transfer = transfer_for(device, self.size)
         self._device = device
         self.missing = missing_value(device)
         self._no_gradients = self.missing.expand(len(parameter_names))
         self._host_names: list[str] = list(_PLAIN_HOST)
+        self._known_names = {*self._host_names, *self._device_names}
         self._layout = self._name_values(0)
         self._sequence = 0
 
@@ -78,9 +89,11 @@ class Measurement:
             for x in (*plain, *activation_norms)
         ]
         stacked = torch.stack(scalars)
-        gradients = self._no_gradients if gradient_norms is None else gradient_norms
+        sent = gradient_norms if self._sends_each_gradient else None
+        gradients = self._no_gradients if sent is None else sent
         count = len(plain)
-        parts = [stacked[:count], gradients, stacked[count:]]
+        head, tail = stacked.split([count, len(activation_norms)])
+        parts = [head, gradients, tail]
         return torch.cat(parts, out=self._vector)
 
     def pack(
@@ -95,11 +108,14 @@ class Measurement:
     ) -> Measured | None:
         """The step as the outbox takes it; None when the way to the host is blocked.
 
+        Of two values of one name, the script's and one measured on the device, the latter stands.
+
         Without a ``vector`` the device's values count as missing.
         """
         for name in host:
-            if name not in self._host_names:
+            if name not in self._known_names:
                 self._host_names.append(name)
+                self._known_names.add(name)
                 self._layout = self._name_values(self._layout.layout + 1)
         known = np.full(len(self._host_names), wire.MISSING_BITS, dtype=np.uint32).view(np.float32)
         for i, name in enumerate(self._host_names):
@@ -112,9 +128,9 @@ class Measurement:
             known = np.concatenate([known, blank])
         else:
             arrival = self._transfer.send(vector)
-            if arrival is None:
-                return None
         self._sequence += 1
+        if vector is not None and arrival is None:
+            return None
         return Measured(
             step=step,
             sequence=self._sequence,

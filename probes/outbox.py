@@ -7,6 +7,7 @@ interpreter's lock, so neither waits for the other.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,13 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A step whose values could not be brought to the host; its update is taken to count."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """The loop went back to the state after ``step``: the count of applied updates does too."""
 
@@ -75,13 +83,15 @@ class Outbox:
     def __init__(self, run: str, rank: int) -> None:
         self._run = run
         self._rank = rank
-        self._measured: deque[Measured | Restored] = deque()
-        self._applied_at: dict[int, int] = {}
+        self._measured: deque[Measured | Lost | Restored] = deque()
+        self._applied_at: dict[int, int] = {0: 0}
         self._limit = _MAX_STEPS
         self.words: deque[wire.Message] = deque(maxlen=_MAX_WORDS)
         self.parcels: deque[Parcel] = deque()
         self.applied = 0
-        self.dropped = 0
+        # One for each thread: adding to a number is not atomic.
+        self._dropped_by_loop = 0
+        self._dropped_by_link = 0
         self.farewell: wire.Bye | None = None
         """The very last message, sent after everything else."""
 
@@ -89,20 +99,22 @@ class Outbox:
         """Bound the queues by bytes as well as by count."""
         self._limit = max(64, min(_MAX_STEPS, _MAX_BYTES // (4 * max(1, values_per_step))))
 
-    def put(self, item: Measured | Restored) -> None:
+    @property
+    def dropped(self) -> int:
+        """Measurements dropped since the start, whatever the reason."""
+        return self._dropped_by_loop + self._dropped_by_link
+
+    def put(self, item: Measured | Lost | Restored) -> None:
         """Never waits."""
+        self._dropped_by_loop += isinstance(item, Lost)
         self._measured.append(item)
-        if len(self._measured) > 2 * _MAX_STEPS:  # the link is dead: hold nothing for it
-            self._measured.popleft()
-            self.dropped += 1
+        if len(self._measured) > 2 * self._limit:  # the link is dead: hold nothing for it
+            with suppress(IndexError):
+                self._dropped_by_loop += isinstance(self._measured.popleft(), Measured)
 
     def say(self, message: wire.Message) -> None:
         """Queue a word (event, answer, farewell): sent before measurements."""
         self.words.append(message)
-
-    def lose_one(self) -> None:
-        """A step could not be measured."""
-        self.dropped += 1
 
     def collect(self, *, wait: bool) -> bool:
         """Turn what has arrived from the device into parcels; False when nothing had.
@@ -111,28 +123,35 @@ class Outbox:
         """
         moved = False
         while self._measured:
-            item = self._measured[0]
+            try:
+                item = self._measured.popleft()
+            except IndexError:
+                break
             if isinstance(item, Measured):
                 if not wait and item.arrival is not None and not item.arrival.ready():
+                    self._measured.appendleft(item)
                     break
-                self._measured.popleft()
                 self._pack(item)
+            elif isinstance(item, Lost):
+                self._count(item.step, True)
             else:
-                self._measured.popleft()
                 self.applied = self._applied_at.get(item.step, self.applied)
             moved = True
-        while len(self.parcels) > self._limit:
-            self.parcels.popleft()
-            self.dropped += 1
+            if len(self.parcels) > self._limit:
+                self.parcels.popleft()
+                self._dropped_by_link += 1
         return moved
+
+    def _count(self, step: int, took_effect: bool) -> None:
+        self.applied += took_effect
+        self._applied_at[step] = self.applied
+        if len(self._applied_at) > _KEPT_COUNTS:
+            for old in list(self._applied_at)[: _KEPT_COUNTS // 2]:
+                del self._applied_at[old]
 
     def _pack(self, item: Measured) -> None:
         values, took_effect = item.read()
-        self.applied += took_effect
-        self._applied_at[item.step] = self.applied
-        if len(self._applied_at) > _KEPT_COUNTS:
-            for step in list(self._applied_at)[: _KEPT_COUNTS // 2]:
-                del self._applied_at[step]
+        self._count(item.step, took_effect)
         header = wire.Step(
             run=self._run,
             rank=self._rank,

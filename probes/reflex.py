@@ -27,13 +27,24 @@ _UNSET: Any = object()
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's kernels skip the update by themselves when ``found_inf`` is 1.
 
-    Fused SGD does not on its very first step: it would leave momentum buffers uninitialised.
+    Fused SGD does not on its first step: it would leave momentum buffers uninitialised.
     """
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         return False
     if not all(group.get("fused") for group in optimizer.param_groups):
         return False
-    return bool(optimizer.state) or not isinstance(optimizer, torch.optim.SGD)
+    return not isinstance(optimizer, torch.optim.SGD) or _has_momentum(optimizer)
+
+
+def _has_momentum(optimizer: torch.optim.SGD) -> bool:
+    return all(
+        not group["momentum"]
+        or all(
+            p.grad is None or optimizer.state.get(p, {}).get("momentum_buffer") is not None
+            for p in group["params"]
+        )
+        for group in optimizer.param_groups
+    )
 
 
 class Reflex:
@@ -41,17 +52,19 @@ class Reflex:
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         self._optimizer = optimizer
-        self._bounds = torch.full((2,), float("inf"), device=device)
-        self._weights = torch.tensor([SKIP_GRAD_NORM, SKIP_LOSS], device=device).float()
+        self._bounds = torch.full((2,), float("inf"), dtype=torch.float32, device=device)
+        codes = [float(SKIP_GRAD_NORM), float(SKIP_LOSS)]
+        self._weights = torch.tensor(codes, dtype=torch.float32, device=device)
         self._held: list[tuple[Tensor, Tensor]] = []
+        self._settings: list[dict[str, Any]] = []
         self._found_inf_before: Any = _UNSET
-        self._found_inf_set = False
+        self._found_inf: Tensor | None = None
 
     def set_bounds(self, grad_norm: float | None, loss: float | None) -> None:
-        """Upper bounds from now on; None is no bound. One small host-to-device copy."""
+        """Upper bounds from now on; None is no bound. Two tiny kernels; nothing is copied."""
         inf = float("inf")
-        bounds = torch.tensor([grad_norm or inf, inf if loss is None else loss])
-        self._bounds.copy_(bounds, non_blocking=True)
+        self._bounds.narrow(0, 0, 1).fill_(grad_norm or inf)
+        self._bounds.narrow(0, 1, 1).fill_(inf if loss is None else loss)
 
     @torch.no_grad()
     def verdict(self, total_norm: Tensor | None, loss: Tensor | None) -> Tensor | None:
@@ -61,25 +74,34 @@ class Reflex:
         kernels; no synchronisation.
         """
         if total_norm is None and loss is None:
-            return None
+            return self.overflow()
         zero = self._bounds.new_zeros(())
-        parts = [zero if x is None else x.to(self._bounds.device) for x in (total_norm, loss)]
+        parts = [zero if x is None else x.to(zero) for x in (total_norm, loss)]
         values = torch.stack(parts)
         over = (values > self._bounds).float()
-        nonfinite = values.isfinite().logical_not().any().float()
+        nonfinite = (values - values).isnan().any().float()  # Inf - Inf is NaN: fewer kernels
         code = torch.dot(over, self._weights) + SKIP_NONFINITE * nonfinite
-        overflow = getattr(self._optimizer, "found_inf", None)
-        if isinstance(overflow, Tensor):
-            scaler_code = torch.full_like(code, SKIP_SCALER)
-            code = torch.where(overflow.to(code.device) > 0, scaler_code, code)
+        overflow = self.overflow()
+        if overflow is not None:
+            code = torch.where(overflow > 0, overflow, code)
         return code
+
+    @torch.no_grad()
+    def overflow(self) -> Tensor | None:
+        """SKIP_SCALER or 0 (0-d, on the device), where GradScaler told a fused optimizer.
+
+        None for the others: there GradScaler does not even call ``step()``.
+        """
+        found = getattr(self._optimizer, "found_inf", None)
+        if not isinstance(found, Tensor):
+            return None
+        return (found.to(self._bounds.device) > 0).to(torch.float32).reshape(()) * SKIP_SCALER
 
     def close_gate(self, code: Tensor | None, by_command: bool) -> Tensor | None:
         """Before the step: drop this update if ``code`` is not 0, or because it was ordered.
 
         Returns the code that stands. Synchronises (one scalar) unless the optimizer is fused.
         """
-        self.open_gate()
         if by_command:
             code = self._bounds.new_full((), float(SKIP_COMMAND))
         if code is None:
@@ -95,10 +117,15 @@ class Reflex:
         if isinstance(before, Tensor):  # GradScaler's own, which it reads elsewhere: not touched
             verdict = torch.maximum(before.to(verdict.device), verdict)
         self._found_inf_before = before
-        self._found_inf_set = True
+        self._found_inf = verdict
         self._optimizer.found_inf = verdict  # type: ignore[attr-defined]
 
     def _hold_gradients(self) -> None:
+        # Some optimizers count their steps in the group, gradients or not.
+        self._settings = [
+            {key: value for key, value in group.items() if isinstance(value, (int, float))}
+            for group in self._optimizer.param_groups
+        ]
         for parameter in optimizer_parameters(self._optimizer):
             if parameter.grad is not None:
                 self._held.append((parameter, parameter.grad))
@@ -109,12 +136,19 @@ class Reflex:
         for parameter, gradient in self._held:
             if parameter.grad is None:
                 parameter.grad = gradient
+        for group, values in zip(self._optimizer.param_groups, self._settings, strict=False):
+            group.update(values)
+        self.forget_held()
+
+    def forget_held(self) -> None:
+        """Open the gate of a step that died inside: gradients held back then are not for now."""
         self._held = []
-        if self._found_inf_set:
-            if self._found_inf_before is _UNSET:
-                if hasattr(self._optimizer, "found_inf"):
-                    del self._optimizer.found_inf
-            else:
-                self._optimizer.found_inf = self._found_inf_before  # type: ignore[attr-defined]
-            self._found_inf_set = False
-            self._found_inf_before = _UNSET
+        self._settings = []
+        ours, before = self._found_inf, self._found_inf_before
+        self._found_inf, self._found_inf_before = None, _UNSET
+        if ours is None or getattr(self._optimizer, "found_inf", None) is not ours:
+            return
+        if before is _UNSET:
+            del self._optimizer.found_inf  # type: ignore[attr-defined]
+        else:
+            self._optimizer.found_inf = before  # type: ignore[attr-defined]

@@ -10,8 +10,12 @@ import runpy
 import sys
 import types
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossguard.probes.losses import LossTap
 
 log = logging.getLogger("lossguard")
 
@@ -62,14 +66,16 @@ def watch_by_itself(policy: str, name: str | None) -> None:
 
 
 def _attach_at_first_step(policy: str, name: str | None) -> None:
+    import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from lossguard.probes import patches
     from lossguard.probes.discover import model_of
     from lossguard.probes.guard import attach
+    from lossguard.probes.losses import LossTap
     from lossguard.probes.schedules import schedulers_of
 
-    first = _FirstLoss()
+    first = _FirstLoss(LossTap())
     patches.listen(first)
     done = False
 
@@ -89,50 +95,58 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
                 policy=policy,
                 name=name,
             )
-            if first.tensors is not None:
-                guard.replay_backward(first.tensors, gradients_were_clipped=first.clipped)
+            guard.take_over(first.tap, gradients_were_clipped=first.clipped)
         except Exception as error:
             log.error("lossguard could not attach (%s); training goes on, unwatched", error)
-        finally:
-            first.tensors = None
 
-    register_optimizer_step_pre_hook(before_step)
+    # torch's own way to say torch.compiler.disable without importing the compiler yet.
+    outside = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+    register_optimizer_step_pre_hook(outside(before_step))
 
 
 class _FirstLoss:
-    """Remembers the backward that came before the first step."""
+    """Listens to what comes before the first step."""
 
-    def __init__(self) -> None:
-        self.tensors: Any = None
+    def __init__(self, tap: LossTap) -> None:
+        self.tap = tap
         self.scaler: Any = None
         self.clipped = False
-        self._unscaled: tuple[Any, Any] = (None, None)
 
-    def on_backward(self, tensors: Any) -> None:
-        scaled, loss = self._unscaled
-        self.tensors = loss if tensors is scaled and scaled is not None else tensors
+    def before_backward(self, tensors: Any) -> None:
+        with suppress(Exception):
+            self.tap.before_backward(tensors)
+
+    def after_backward(self) -> None:
+        with suppress(Exception):
+            self.tap.after_backward()
 
     def on_scale(self, scaler: Any, loss: Any, scaled: Any) -> None:
-        self.scaler = scaler
-        self._unscaled = (scaled, loss)
+        with suppress(Exception):
+            self.tap.on_scale(loss, scaled)
 
     def before_clip(self, parameters: Any) -> None:
         self.clipped = True
+
+    def before_scaler_step(self, scaler: Any, optimizer: Any) -> None:
+        self.scaler = scaler
 
     def after_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
 
 
 def run_script(script: str, arguments: Sequence[str]) -> None:
     """``python script arguments`` in this process: ``sys.argv``, ``sys.path[0]``, ``__main__``."""
-    path = Path(script)
+    path = Path(script).absolute()
     sys.argv = [script, *arguments]
-    sys.path[0] = str(path.resolve().parent)
-    with path.open("rb") as file:
-        source = file.read()
-    code = compile(source, script, "exec", dont_inherit=True)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = str(path.resolve().parent)
+    try:
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:  # Python shows it without a traceback: no frame has run
+        sys.excepthook(type(error), error.with_traceback(None), None)
+        sys.exit(1)
     main = types.ModuleType("__main__")
     main.__dict__.update(
-        __file__=script, __builtins__=__builtins__, __spec__=None, __cached__=None, __doc__=None
+        __file__=str(path), __builtins__=__builtins__, __spec__=None, __cached__=None, __doc__=None
     )
     sys.modules["__main__"] = main
     exec(code, main.__dict__)
@@ -141,5 +155,6 @@ def run_script(script: str, arguments: Sequence[str]) -> None:
 def run_module(module: str, arguments: Sequence[str]) -> None:
     """``python -m module arguments`` in this process."""
     sys.argv = [module, *arguments]
-    sys.path[0] = str(Path.cwd())
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = str(Path.cwd())
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -35,14 +35,21 @@ class Shield:
             self.switch_off(part, error)
             return None
 
+    def always(self, part: str, function: Callable[..., Any], *args: Any) -> None:
+        """``function(*args)`` even when the part is off: for what cleans up after it."""
+        try:
+            function(*args)
+        except Exception as error:
+            self.switch_off(part, error)
+
     def switch_off(self, part: str, error: Exception) -> None:
         """Switch a part off, and say so once."""
         if part in self._off:
             return
         self._off.add(part)
-        what = f"{type(error).__name__}: {error}"
-        log.error("the %s probe failed (%s) and is off; training goes on", part, what)
         try:
+            what = f"{type(error).__name__}: {error}"
+            log.error("the %s probe failed (%s) and is off; training goes on", part, what)
             self._report(part, what, "".join(traceback.format_exception(error)[-8:]))
         except Exception:
             log.debug("could not report it", exc_info=True)

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
+from lossguard.probes.free_memory import free_memory_bytes
+from lossguard.probes.learning_rate import rate_on_host
 from lossguard.probes.training_state import TrainingState, captured_bytes
 
 
@@ -47,7 +47,7 @@ class SnapshotRing:
         self._min_interval = min_interval_steps
         self._capacity = capacity
         self._horizon = horizon_steps
-        self._budget = budget_bytes or psutil.virtual_memory().available // 4
+        self._budget = free_memory_bytes() // 4 if budget_bytes is None else budget_bytes
         self._ring: list[Snapshot] = []
         self._next_step = 0
         self._cost_s = 0.0
@@ -63,12 +63,14 @@ class SnapshotRing:
     def take(self, step: int, step_time_s: float) -> Snapshot:
         """Capture the state after ``step``. Raises MemoryError when one alone breaks the budget."""
         begun = time.perf_counter()
+        self._require_fit(self._state.live_bytes())
         kept = self._state.capture()
         size = captured_bytes(kept)
-        if size > self._budget:
-            raise MemoryError(f"a snapshot of {size} bytes does not fit the budget {self._budget}")
-        rates = tuple(_host_rate(group) for group in self._state.optimizer.param_groups)
+        self._require_fit(size)
+        groups = self._state.optimizer.param_groups
+        rates = tuple(rate_on_host(group.get("lr")) for group in groups)
         snapshot = Snapshot(step, kept, size, rates)
+        self._ring = [kept for kept in self._ring if kept.step < step]
         self._ring.append(snapshot)
         while len(self._ring) > self._capacity or self._bytes() > self._budget:
             del self._ring[self._least_needed()]
@@ -76,6 +78,10 @@ class SnapshotRing:
         rare = self._cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
         self._next_step = step + max(self._min_interval, math.ceil(rare))
         return snapshot
+
+    def _require_fit(self, size: int) -> None:
+        if size > self._budget:
+            raise MemoryError(f"a snapshot of {size} bytes does not fit the budget {self._budget}")
 
     def _bytes(self) -> int:
         return sum(snapshot.bytes for snapshot in self._ring)
@@ -99,7 +105,6 @@ class SnapshotRing:
         self._state.restore(snapshot.kept, random_generators=random_generators)
         self._ring = [kept for kept in self._ring if kept.step <= snapshot.step]
 
-
-def _host_rate(group: dict[str, Any]) -> float | None:
-    rate = group.get("lr")
-    return float(rate) if isinstance(rate, (int, float)) else None
+    def clear(self) -> None:
+        """Let go of all."""
+        self._ring = []

@@ -19,8 +19,8 @@ def to_host(value: Any) -> Any:
         return _tensor_to_host(value)
     if isinstance(value, dict):
         return {key: to_host(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_host(item) for item in value) if _is_plain(value) else value
+    if _is_plain(value):
+        return type(value)(to_host(item) for item in value)
     return copy.deepcopy(value)
 
 
@@ -32,7 +32,8 @@ def _tensor_to_host(tensor: Tensor) -> Tensor:
     source = tensor.detach()
     if source.device.type == "cpu":
         return source.clone()
-    host = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda")
+    pinned = source.device.type == "cuda"
+    host = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=pinned)
     host.copy_(source, non_blocking=True)
     return host
 
@@ -51,7 +52,7 @@ def back_in_place(live: Any, kept: Any) -> Any:
     if isinstance(kept, dict):
         before = live if isinstance(live, dict) else {}
         return {key: back_in_place(before.get(key), item) for key, item in kept.items()}
-    if isinstance(kept, (list, tuple)) and _is_plain(kept):
+    if _is_plain(kept):
         before_items = list(live) if isinstance(live, (list, tuple)) else []
         before_items += [None] * (len(kept) - len(before_items))
         pairs = zip(before_items, kept, strict=False)

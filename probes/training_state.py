@@ -56,11 +56,15 @@ class TrainingState:
         _restore_optimizer(self.optimizer, kept["optimizer"])
         for scheduler, state in zip(self.schedulers, kept["schedulers"], strict=True):
             scheduler.load_state_dict(copy.deepcopy(state))
-        back_in_place(_scaler_tensors(self.scaler), kept["scaler"])
+        _restore_scaler(self.scaler, kept["scaler"])
         for name, state in kept["extra"].items():
             _restore_extra(self.extra[name], state)
         if random_generators:
             restore_random(kept["random"])
+
+    def live_bytes(self) -> int:
+        """What a capture would take at least [bytes]; nothing is copied."""
+        return size_bytes(self._model_tensors()) + size_bytes(list(self.optimizer.state.values()))
 
     def _model_tensors(self) -> dict[str, Tensor]:
         if self.model is None:
@@ -74,8 +78,8 @@ class TrainingState:
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _check(self, live: Mapping[str, Tensor], kept: Mapping[str, Any]) -> None:
-        then = {name: tuple(t.shape) for name, t in kept["model"].items()}
-        now = {name: tuple(t.shape) for name, t in live.items()}
+        then = {name: (tuple(t.shape), str(t.dtype)) for name, t in kept["model"].items()}
+        now = {name: (tuple(t.shape), str(t.dtype)) for name, t in live.items()}
         if then != now:
             changed = sorted(set(then.items()) ^ set(now.items()))[:3]
             raise ValueError(f"the model changed its shape since the snapshot: {changed}")
@@ -84,6 +88,10 @@ class TrainingState:
             raise ValueError(f"the optimizer changed its groups since the snapshot: {groups}")
         if len(self.schedulers) != len(kept["schedulers"]):
             raise ValueError("the number of schedulers changed since the snapshot")
+        for name, state in kept["extra"].items():
+            thing = self.extra.get(name)
+            if isinstance(thing, Tensor) and thing.shape != state.shape:
+                raise ValueError(f"extra[{name!r}] changed its shape since the snapshot")
 
 
 def _capture_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -115,14 +123,18 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]
             live = dict(optimizer.state.get(parameter, {}))
             fresh = back_in_place(live, state)
             optimizer.state[parameter] = {
-                key: _like_parameter(value, parameter) if key not in live else value
+                key: value if key in live else _where_it_belongs(value, parameter, group)
                 for key, value in fresh.items()
             }
 
 
-def _like_parameter(value: Any, parameter: Tensor) -> Any:
-    """State that did not exist any more goes to the parameter's device, if it has its shape."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
+def _where_it_belongs(value: Any, parameter: Tensor, group: Mapping[str, Any]) -> Any:
+    """State that did not exist any more: to the parameter's device, as ``load_state_dict`` does.
+
+    A step count stays on the host, unless a kernel reads it.
+    """
+    on_device = value.dim() > 0 if isinstance(value, Tensor) else False
+    if isinstance(value, Tensor) and (on_device or group.get("fused") or group.get("capturable")):
         return value.to(parameter.device)
     return value
 
@@ -135,14 +147,26 @@ def _scaler_tensors(scaler: Any) -> dict[str, Any]:
     return {key: t for key, t in tensors.items() if isinstance(t, Tensor)}
 
 
+def _restore_scaler(scaler: Any, kept: Mapping[str, Any]) -> None:
+    live = _scaler_tensors(scaler)
+    back_in_place(live, kept)
+    if live and not kept:  # the snapshot is from before its first use
+        live["_scale"].fill_(scaler._init_scale)
+        live["_growth_tracker"].fill_(scaler._init_growth_tracker)
+
+
 def _capture_extra(thing: Any) -> Any:
+    if isinstance(thing, torch.Generator):
+        return thing.get_state()
     if isinstance(thing, (Tensor, dict, list)):
         return to_host(thing)
     return to_host(thing.state_dict())
 
 
 def _restore_extra(thing: Any, kept: Any) -> None:
-    if isinstance(thing, Tensor):
+    if isinstance(thing, torch.Generator):
+        thing.set_state(kept)
+    elif isinstance(thing, Tensor):
         thing.detach().copy_(kept)
     elif isinstance(thing, dict):
         fresh = back_in_place(thing, kept)

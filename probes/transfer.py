@@ -51,7 +51,8 @@ class _Pinned:
     """One place of the ring of pinned buffers."""
 
     def __init__(self, size: int, free: deque[_Pinned]) -> None:
-        self.buffer = torch.empty(size, pin_memory=True)
+        # Named in full: the script may have set another default device or dtype.
+        self.buffer = torch.empty(size, dtype=torch.float32, device="cpu", pin_memory=True)
         self.event = torch.cuda.Event()
         self._free = free
 

@@ -1,0 +1,301 @@
+"""Measurement and outbox: every value in its place, every loss of one counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lossguard.probes import wire
+from lossguard.probes.measurement import Measurement, missing_value
+from lossguard.probes.outbox import Lost, Measured, Outbox, Parcel, Restored
+from lossguard.probes.transfer import HostTransfer, Values
+
+CPU = torch.device("cpu")
+NOTHING = np.empty(0, dtype=np.float32)
+
+
+def a_measurement() -> Measurement:
+    """Two parameters, one module."""
+    return Measurement("run", 0, ["a", "b"], ["m"], CPU)
+
+
+def device_part(measurement: Measurement, **values: Any) -> Tensor:
+    """Assembled from what is given; the rest is missing."""
+    names = ("loss", "total_norm", "loss_scale", "skipped", "gradient_norms")
+    given: dict[str, Any] = dict.fromkeys(names) | {"activation_norms": [None]} | values
+    return measurement.assemble(**given)
+
+
+def read(item: Measured | None) -> dict[str, float | None]:
+    """By name; None is missing."""
+    assert item is not None
+    values, _ = item.read()
+    bits = values.view(np.uint32)
+    return {
+        name: None if b == wire.MISSING_BITS else float(v)
+        for name, v, b in zip(item.layout.names, values, bits, strict=True)
+    }
+
+
+def test_every_value_has_its_name() -> None:
+    """What the host knows, what the device knows, and the factor that makes a norm an RMS."""
+    measurement = a_measurement()
+    vector = device_part(
+        measurement,
+        loss=torch.tensor(1.5),
+        total_norm=torch.tensor(5.0),
+        loss_scale=torch.full((1,), 8.0)[0],
+        skipped=torch.tensor(0.0),
+        gradient_norms=torch.tensor([3.0, 4.0]),
+        activation_norms=[torch.tensor(6.0)],
+    )
+    factors = np.array([0.5], dtype=np.float32)
+    host = {"lr": 0.25, "step_time": 2.0}
+    item = measurement.pack(1, 0.0, vector, host, factors, counts_as_update=True)
+    assert read(item) == {
+        "lr": 0.25, "step_time": 2.0, "loss": 1.5, "grad_norm": 5.0, "loss_scale": 8.0,
+        "skipped": 0.0, "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0,
+    }  # fmt: skip
+
+
+def test_missing_survives_the_way_and_a_measured_nan_stays_one() -> None:
+    """Through stack, cat, copy and multiplication: the bits of the one, not of the other."""
+    measurement = a_measurement()
+    vector = device_part(measurement, loss=torch.tensor(math.nan))
+    item = measurement.pack(
+        1, 0.0, vector, {"lr": None, "step_time": math.nan}, np.array([0.5], dtype=np.float32),
+        counts_as_update=True,
+    )  # fmt: skip
+    values = read(item)
+    assert [values[n] for n in ("lr", "grad_norm", "grad_norm/a", "act_rms/m")] == [None] * 4
+    assert math.isnan(values["loss"] or 0)
+    assert math.isnan(values["step_time"] or 0)
+
+
+def test_the_missing_value_has_the_wires_bits() -> None:
+    """Whatever the default dtype of the script."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            value = missing_value(CPU)
+        finally:
+            torch.set_default_dtype(before)
+        assert int(value.view(torch.int32)) == wire.MISSING_BITS
+
+
+def test_a_new_name_makes_a_new_layout() -> None:
+    """And only then; the device's values keep their order after it."""
+    measurement = a_measurement()
+    vector = device_part(measurement, loss=torch.tensor(1.0))
+    items = [
+        measurement.pack(i, 0.0, vector, host, NOTHING, counts_as_update=True)
+        for i, host in enumerate([{"lr": 1.0}, {"lr": 1.0, "val_loss": 7.0}, {"lr": 2.0}])
+    ]
+    assert [item.layout.layout for item in items if item] == [0, 1, 1]
+    assert read(items[0])["loss"] == read(items[1])["loss"] == 1.0
+    assert read(items[1])["val_loss"] == 7.0
+    assert read(items[2])["val_loss"] is None
+
+
+def test_a_logged_name_of_ours_does_not_appear_twice() -> None:
+    """``guard.log(loss=...)``: what was measured stands; the names of a layout are unique."""
+    measurement = a_measurement()
+    vector = device_part(measurement, loss=torch.tensor(1.0))
+    host = {"lr": 1.0, "loss": 9.0, "grad_norm/a": 9.0}
+    item = measurement.pack(1, 0.0, vector, host, NOTHING, counts_as_update=True)
+    assert item is not None
+    assert len(set(item.layout.names)) == len(item.layout.names)
+    assert read(item)["loss"] == 1.0
+
+
+def test_values_beyond_float32_are_infinite() -> None:
+    """Without a warning of NumPy's."""
+    measurement = a_measurement()
+    host = {"lr": 1e300, "step_time": -1e300}
+    item = measurement.pack(1, 0.0, None, host, NOTHING, counts_as_update=False)
+    assert (read(item)["lr"], read(item)["step_time"]) == (math.inf, -math.inf)
+    assert read(item)["loss"] is None
+
+
+def test_a_step_that_could_not_travel_leaves_a_gap_in_the_sequence() -> None:
+    """Gaps are losses: as many as are counted."""
+
+    class Full(HostTransfer):
+        full = False
+
+        def send(self, vector: Tensor) -> Any:
+            return None if self.full else super().send(vector)
+
+    measurement = a_measurement()
+    measurement._transfer = full = Full()
+    vector = device_part(measurement)
+    sequences = []
+    for blocked in (False, True, True, False):
+        full.full = blocked
+        item = measurement.pack(1, 0.0, vector, {}, NOTHING, counts_as_update=True)
+        sequences.append(item.sequence if item else None)
+    assert sequences == [1, None, None, 4]
+
+
+# --- outbox ---------------------------------------------------------------------------------
+
+
+class Late:
+    """Values that arrive when told to."""
+
+    def __init__(self, skipped: float = 0.0) -> None:
+        self.there = False
+        self.skipped = skipped
+
+    def ready(self) -> bool:
+        """Whether they have."""
+        return self.there
+
+    def read(self) -> Values:
+        """One value: ``skipped``."""
+        return np.array([self.skipped], dtype=np.float32)
+
+
+LAYOUT = wire.Layout(run="run", rank=0, layout=0, names=["skipped"])
+
+
+def measured(step: int, arrival: Late | None = None, skipped: float = 0.0) -> Measured:
+    """A step of one value."""
+    if arrival is None:
+        arrival = Late(skipped)
+        arrival.there = True
+    return Measured(
+        step=step,
+        sequence=step,
+        layout=LAYOUT,
+        time_s=0.0,
+        host=NOTHING,
+        arrival=arrival,
+        factors=NOTHING,
+        skip_index=0,
+        counts_as_update=True,
+    )
+
+
+def steps(outbox: Outbox) -> list[int]:
+    """The steps that wait to be sent."""
+    return [parcel.header.step for parcel in outbox.parcels]
+
+
+def test_what_has_not_arrived_keeps_its_place() -> None:
+    """Later steps wait behind it, in order."""
+    outbox = Outbox("run", 0)
+    late = Late()
+    for item in (measured(1), measured(2, late), measured(3)):
+        outbox.put(item)
+    assert outbox.collect(wait=False)
+    assert steps(outbox) == [1]
+    assert not outbox.collect(wait=False)
+    late.there = True
+    assert outbox.collect(wait=False)
+    assert steps(outbox) == [1, 2, 3]
+
+
+def test_waiting_takes_what_is_on_its_way() -> None:
+    """At the very end of a run."""
+    outbox = Outbox("run", 0)
+    outbox.put(measured(1, Late()))
+    outbox.collect(wait=True)
+    assert steps(outbox) == [1]
+
+
+def test_the_oldest_measurements_are_dropped_and_counted() -> None:
+    """With an agent that is away: what stays is the newest, and the sum is right."""
+    outbox = Outbox("run", 0)
+    outbox.fit(100_000)
+    for step in range(1, 1001):
+        outbox.put(measured(step))
+        if step % 7 == 0:
+            outbox.collect(wait=False)
+    outbox.collect(wait=False)
+    assert steps(outbox) == list(range(1000 - len(outbox.parcels) + 1, 1001))
+    assert len(outbox.parcels) == 83
+    assert outbox.dropped == 1000 - 83
+
+
+def test_with_a_dead_link_the_queue_is_bounded_by_bytes_too() -> None:
+    """Nobody collects: a wide layout does not get to pile up thousands of steps."""
+    outbox = Outbox("run", 0)
+    outbox.fit(100_000)
+    for step in range(1, 1001):
+        outbox.put(measured(step))
+    assert len(outbox._measured) == 2 * 83
+    assert outbox.dropped == 1000 - 2 * 83
+
+
+def test_words_stay_when_measurements_go() -> None:
+    """Events and answers are never the ones to be dropped."""
+    outbox = Outbox("run", 0)
+    outbox.fit(1_000_000)
+    event = wire.Event(run="run", rank=0, step=1, kind="k", message="m")
+    outbox.say(event)
+    for step in range(1, 500):
+        outbox.put(measured(step))
+        outbox.collect(wait=False)
+    assert list(outbox.words) == [event]
+    assert outbox.dropped > 0
+
+
+def test_applied_counts_what_took_effect() -> None:
+    """A skipped update does not count, a lost one does, a rollback takes back what it undid."""
+    outbox = Outbox("run", 0)
+    items: list[Measured | Lost | Restored] = [
+        measured(1), measured(2), measured(3, skipped=1.0), measured(4), Lost(5), measured(6),
+        Restored(3), measured(7), Restored(0), measured(8),
+    ]  # fmt: skip
+    for item in items:
+        outbox.put(item)
+    outbox.collect(wait=False)
+    counts = {parcel.header.step: parcel.header.applied for parcel in outbox.parcels}
+    assert counts == {1: 1, 2: 2, 3: 2, 4: 3, 6: 5, 7: 3, 8: 1}
+    assert outbox.dropped == 1
+
+
+def test_the_memory_for_rollbacks_is_bounded() -> None:
+    """Of a long run only the last counts are kept, and they are right."""
+    outbox = Outbox("run", 0)
+    for step in range(1, 50_001):
+        outbox.put(measured(step))
+        outbox.collect(wait=False)
+        outbox.parcels.clear()
+    assert len(outbox._applied_at) <= 20_000
+    outbox.put(Restored(45_000))
+    outbox.collect(wait=False)
+    assert outbox.applied == 45_000
+
+
+def test_a_parcel_is_what_the_agent_can_read() -> None:
+    """The header decodes, the payload is little-endian float32 in the order of the layout."""
+    outbox = Outbox("run", 3)
+    outbox.put(measured(9, skipped=4.0))
+    outbox.collect(wait=False)
+    parcel: Parcel = outbox.parcels[0]
+    header = wire.decode_from_probe(wire.encode(parcel.header))
+    assert isinstance(header, wire.Step)
+    assert (header.run, header.rank, header.step, header.applied) == ("run", 3, 9, 0)
+    assert np.frombuffer(parcel.payload, dtype="<f4").tolist() == [4.0]
+
+
+@pytest.mark.parametrize("parameters", [1, 30_000])
+def test_a_layout_fits_one_frame(parameters: int) -> None:
+    """Past a million bytes the agent would drop the connection, for ever: the norms of
+    parameters stay at home, the total goes on."""
+    names = [f"layers.{i}.mlp.experts.gate_projection.weight" for i in range(parameters)]
+    measurement = Measurement("run", 0, names, ["m"], CPU)
+    norms = torch.ones(parameters)
+    vector = device_part(measurement, gradient_norms=norms, total_norm=torch.tensor(2.0))
+    item = measurement.pack(1, 0.0, vector, {"lr": 0.1}, np.ones(1, "f4"), counts_as_update=True)
+    assert item is not None
+    assert len(wire.encode(item.layout)) < wire.MAX_FRAME_BYTES
+    assert read(item)["grad_norm"] == 2.0
