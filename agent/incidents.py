@@ -116,7 +116,8 @@ class Incident:
             score=lead.score,
             message=lead.message,
             also=sorted({str(f.symptom) for f in self.findings.values()} - {str(lead.symptom)}),
-            actions=list(self.actions),
+            # The answer to a command overtakes the measurement of the step it was carried out at.
+            actions=sorted(self.actions, key=lambda a: (a.step, a.action != "skip")),
             where=lead.where,
             evidence=dict(lead.evidence),
             opened=self.opened_s,

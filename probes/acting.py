@@ -131,7 +131,7 @@ class Acting:
             self._hold.hold(caps, step + _HOLD_STEPS)
         log.warning("lossguard rolled back from step %d to the state after step %d",
                     step, snapshot.step)  # fmt: skip
-        exact = "bitwise" if replay else "state exact, random generators go on"
+        exact = "bitwise" if replay else "state"
         return {"restored_step": snapshot.step, "exactness": exact}
 
     def _lower_lr(self, command: wire.Command, step: int) -> Result:

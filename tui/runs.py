@@ -14,7 +14,7 @@ from lossguard.tui.rows import Rows
 
 Part = tuple[str, str]
 
-_ONE_LINE_FROM = 56
+_ONE_LINE_FROM = 60
 """In fewer cells a run takes two lines, however short the screen is."""
 
 
@@ -36,7 +36,9 @@ def row(run: feed.RunSummary, on_show: bool, width: int, one_line: bool) -> Cont
     state = plain(run.state, 9)
     if one_line and width >= _ONE_LINE_FROM:
         facts = f"{state:<9}step {figures.step(run.step):>11}  {figures.rate(run.steps_per_s):>9} "
-        room = max(8, width - 3 - len(facts) - 5)
+        # Room for "99 past", so that the columns of all rows stand under each other.
+        beside_name = 1 + len(facts) + max(7, sum(len(text) for text, _ in trouble))
+        room = max(8, width - 3 - beside_name)
         parts = [*lead, (fitted(run.name, room), name_style), (" ", "")]
         return Content.assemble(*parts, (facts, "$foreground 70%"), *trouble)
     beside = f" {state}"

@@ -8,8 +8,10 @@ import sys
 import pytest
 from rich.cells import cell_len
 
+from lossguard.agent import feed
 from lossguard.tui import figures
 from lossguard.tui.plain import fitted, plain
+from lossguard.tui.runs import row
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,24 @@ def test_the_package_is_cheap_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 78, 80, 120])
+def test_a_run_on_one_line_fits_it_whatever_is_wrong_with_it(width: int) -> None:
+    """Many past incidents, a long name, a high rate: the row never wraps."""
+    run = feed.RunSummary(
+        run="x-1",
+        name="a-name-that-is-longer-than-any-screen-is-wide" * 3,
+        state="running",
+        step=123_456_789,
+        applied=1,
+        world_size=1,
+        started=0.0,
+        metrics=[],
+        last={},
+        incidents=1234,
+        actions=0,
+        dropped=0,
+        steps_per_s=1234.5,
+    )
+    assert row(run, True, width, True).cell_length <= width
