@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lossguard.detectors.base import Finding, Observation, Severity, Symptom
-from lossguard.detectors.episode import Episode
+from lossguard.detectors.base import Finding, Observation, Symptom
 from lossguard.detectors.level import Level
-from lossguard.detectors.rewinding import Inputs, RewindingDetector
-
-_GUARDED = 1 | 2 | 4 | 8
-"""The wire's SKIP_NONFINITE, SKIP_GRAD_NORM, SKIP_LOSS and SKIP_COMMAND."""
-_RECENT = 5
+from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.spike import SpikeDetector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +60,7 @@ class GradSpikeConfig:
             raise ValueError(f"hard_bound must be > 0, got {self.hard_bound}")
 
 
-class GradSpike(RewindingDetector):
+class GradSpike(SpikeDetector):
     """Flag a gradient norm far above its running median and beyond its own tail.
 
     bound = median * max(multiple * (1 + young / n), exp(tail bound)), all over accepted norms
@@ -82,16 +77,18 @@ class GradSpike(RewindingDetector):
 
     symptom: ClassVar[Symptom] = Symptom.GRAD_SPIKE
     inputs: ClassVar[tuple[str, ...]] = ("grad_norm",)
+    metric: ClassVar[str] = "grad_norm"
+    noun: ClassVar[str] = "the gradient norm"
 
     def __init__(self, config: GradSpikeConfig | None = None) -> None:
-        super().__init__()
         self.config = config or GradSpikeConfig()
-        self._level = Level(self.config.window, self.config.tail, most_sigmas=math.inf)
+        super().__init__(
+            Level(self.config.window, self.config.tail, most_sigmas=math.inf),
+            calm_steps=self.config.calm_steps,
+            readmit=self.config.readmit,
+        )
         self._loss = Level(16, 64)
-        self._held: list[float] = []
-        self._recent: deque[int] = deque(maxlen=_RECENT)
         self._absurd_at: int | None = None
-        self._episode: Episode | None = None
 
     def inputs_of(self, observation: Observation) -> Inputs | None:
         """Norm, loss and skip mask, where there is a finite positive norm."""
@@ -105,16 +102,18 @@ class GradSpike(RewindingDetector):
         norm, loss, skipped = inputs
         assert norm is not None
         agrees = self._loss_agrees(loss)
+        absurd_before, self._absurd_at = self._absurd_at, None
         if norm <= self._least_bound() or norm <= (bound := self._bound()):
-            self._recent.append(0)
-            self._held.clear()
-            self._level.accept(norm)
-            escalated = self._escalate_absurd(step, norm, agrees)
-            return escalated or self._calm(step)
-        guarded = skipped is not None and math.isfinite(skipped) and int(skipped) & _GUARDED
-        self._recent.append(2 if guarded else 1)
-        self._held.append(norm)
-        return self._hit(step, norm, norm / bound, agrees, bool(guarded))
+            ended = self.normal(step, norm)
+            if absurd_before is not None and agrees and self._episode is not None:
+                words = f"the gradient at step {absurd_before} was applied and the loss rose after"
+                return self.escalate(step, self._episode.score, words)
+            return ended
+        vetoed = self.note(True, skipped)
+        critical = self.persists() or (absurd_before is not None and agrees)
+        absurd = self._level.count > 0 and norm > self.config.absurd * self._level.median()
+        self._absurd_at = step if absurd and not vetoed else None
+        return self.hit(step, norm, norm / bound, critical=critical)
 
     def bounds(self) -> Mapping[str, float]:
         """The norm from which an update is better skipped."""
@@ -125,30 +124,26 @@ class GradSpike(RewindingDetector):
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""
-        return {
-            "level": self._level.state(),
-            "loss": self._loss.state(),
-            "held": list(self._held),
-            "recent": list(self._recent),
-            "absurd_at": self._absurd_at,
-            "episode": self._episode.state() if self._episode else None,
-        }
+        return super().save() | {"loss": self._loss.state(), "absurd_at": self._absurd_at}
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Put back what ``save`` gave."""
-        self._level.restore(saved["level"])
+        super().load(saved)
         self._loss.restore(saved["loss"])
-        self._held = list(saved["held"])
-        self._recent = deque(saved["recent"], maxlen=_RECENT)
         self._absurd_at = saved["absurd_at"]
-        self._episode = Episode.from_state(saved["episode"]) if saved["episode"] else None
 
     def drop_episode(self) -> None:
         """Forget the open episode, silently."""
-        self._episode = None
+        super().drop_episode()
         self._absurd_at = None
-        self._held.clear()
-        self._recent.clear()
+
+    def message(self, value: float) -> str:
+        """A hit in words."""
+        if not self._level.count:
+            return f"the gradient norm is {value:.3g}, above the hard bound"
+        middle = self._level.median()
+        times = f"({value / middle:.3g} times)"
+        return f"the gradient norm is {value:.3g} where {middle:.3g} is usual {times}"
 
     def _least_bound(self) -> float:
         """The bound without the tail, which need not be looked at below it."""
@@ -179,86 +174,3 @@ class GradSpike(RewindingDetector):
             return level.deviation(loss) > 6.0
         level.accept(loss)
         return False
-
-    def _hit(
-        self, step: int, norm: float, score: float, agrees: bool, guarded: bool
-    ) -> Finding | None:
-        episode = self._episode
-        persists = self._persists() or (self._absurd_at is not None and agrees)
-        absurd = norm > self.config.absurd * self._level.median() if self._level.count else False
-        self._absurd_at = step if absurd and not guarded else None
-        severity = Severity.CRITICAL if persists else Severity.WARNING
-        if episode is None:
-            self._episode = Episode(step, severity, step, score)
-            return self._finding(step, severity, score, self._message(norm))
-        episode.hit(step, score)
-        if len(self._held) >= self.config.readmit:
-            self._level.rebase(self._held)
-            self._held.clear()
-            self._recent.clear()
-            return self._end(step, f"the gradient norm settled at {self._level.median():.3g}")
-        if persists and episode.severity is Severity.WARNING:
-            episode.severity = Severity.CRITICAL
-            return self._finding(step, severity, score, self._message(norm))
-        return None
-
-    def _escalate_absurd(self, step: int, norm: float, agrees: bool) -> Finding | None:
-        """An absurd gradient, applied, left a loss that is up: the weights were hurt."""
-        absurd_at, self._absurd_at = self._absurd_at, None
-        episode = self._episode
-        if absurd_at is None or not agrees or episode is None:
-            return None
-        if episode.severity is Severity.CRITICAL:
-            return None
-        episode.severity = Severity.CRITICAL
-        message = f"the gradient at step {absurd_at} was applied and the loss rose after it"
-        return self._finding(step, Severity.CRITICAL, episode.score, message)
-
-    def _persists(self) -> bool:
-        """Two hits in a row or three of five; one more where updates were skipped."""
-        recent = list(self._recent)
-        need = 3 if 2 in recent else 2
-        in_a_row = len(recent) >= need and all(recent[-need:])
-        return in_a_row or sum(1 for hit in recent if hit) > need
-
-    def _calm(self, step: int) -> Finding | None:
-        episode = self._episode
-        if episode is None:
-            return None
-        episode.calm += 1
-        if episode.calm < self.config.calm_steps:
-            return None
-        return self._end(step, f"the gradient norm is back at {self._level.median():.3g}")
-
-    def _end(self, step: int, message: str) -> Finding:
-        episode = self._episode
-        assert episode is not None
-        finding = self._finding(step, episode.severity, episode.score, message, episode.last_hit)
-        self._episode = None
-        return finding
-
-    def _message(self, norm: float) -> str:
-        if not self._level.count:
-            return f"the gradient norm is {norm:.3g}, above the hard bound"
-        middle = self._level.median()
-        return (
-            f"the gradient norm is {norm:.3g} where {middle:.3g} is usual "
-            f"({norm / middle:.3g} times)"
-        )
-
-    def _finding(
-        self, step: int, severity: Severity, score: float, message: str, end: int | None = None
-    ) -> Finding:
-        assert self._episode is not None
-        middle = self._level.median() if self._level.count else 0.0
-        return Finding(
-            symptom=self.symptom,
-            severity=severity,
-            metric="grad_norm",
-            onset_step=self._episode.onset_step,
-            detected_step=step,
-            score=score,
-            message=message,
-            end_step=end,
-            evidence={"level": middle, "hits": float(sum(map(bool, self._recent)))},
-        )

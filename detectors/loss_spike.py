@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lossguard.detectors.base import Finding, Observation, Severity, Symptom
-from lossguard.detectors.episode import Episode
+from lossguard.detectors.base import Finding, Observation, Symptom
 from lossguard.detectors.level import Level
-from lossguard.detectors.rewinding import Inputs, RewindingDetector
+from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.schedule import Restarts
+from lossguard.detectors.spike import RECENT, SpikeDetector
 
-_GUARDED = 1 | 2 | 4 | 8
-"""The wire's SKIP_NONFINITE, SKIP_GRAD_NORM, SKIP_LOSS and SKIP_COMMAND."""
-_RECENT = 5
 _VETO_OF_DESCENT = 0.4
 _VETO_FLOOR = 0.05
 """Least rise that is vetoed in a run whose loss is near zero, in descents."""
@@ -91,7 +87,7 @@ _LEAST = {
 }
 
 
-class LossSpike(RewindingDetector):
+class LossSpike(SpikeDetector):
     """Flag a loss far above its recent level; act when that persists.
 
     A hit is a loss with deviation > threshold * (1 + young / n) [sigmas, see ``Level``] that is
@@ -114,17 +110,19 @@ class LossSpike(RewindingDetector):
 
     symptom: ClassVar[Symptom] = Symptom.LOSS_SPIKE
     inputs: ClassVar[tuple[str, ...]] = ("loss",)
+    metric: ClassVar[str] = "loss"
+    noun: ClassVar[str] = "the loss"
     grace: ClassVar[int] = 128
 
     def __init__(self, config: LossSpikeConfig | None = None) -> None:
-        super().__init__()
         self.config = config or LossSpikeConfig()
-        self._level = Level(self.config.window, self.config.tail)
+        super().__init__(
+            Level(self.config.window, self.config.tail),
+            calm_steps=self.config.calm_steps,
+            readmit=self.config.readmit,
+        )
         self._restarts = Restarts(self.grace)
-        self._held: list[float] = []
-        self._recent: deque[int] = deque(maxlen=_RECENT)
         self._suspects: list[int] = []
-        self._episode: Episode | None = None
 
     def inputs_of(self, observation: Observation) -> Inputs | None:
         """Loss, learning rate and skip mask, where there is a finite loss."""
@@ -145,15 +143,14 @@ class LossSpike(RewindingDetector):
         score = self._score(loss)
         if score <= 1.0 or not level.matters(loss, config.min_rise, config.min_rise_of_descent):
             self._note_suspect(step, score)
-            self._recent.append(0)
-            self._held.clear()
-            level.accept(loss)
-            return self._calm(step)
+            return self.normal(step, loss)
         descent = 0.5 if restarted else config.large_rise_of_descent
         large = level.matters(loss, config.large_rise, descent)
-        guarded = skipped is not None and math.isfinite(skipped) and int(skipped) & _GUARDED
-        self._recent.append((2 if guarded else 1) if large else 0)
-        return self._hit(step, loss, score)
+        self.note(large, skipped)
+        onset = step
+        if self._episode is None and self._suspects:
+            onset, self._suspects = self._suspects[0], []
+        return self.hit(step, loss, score, critical=self.persists(), onset=onset)
 
     def bounds(self) -> Mapping[str, float]:
         """The loss from which an update is better skipped."""
@@ -169,29 +166,20 @@ class LossSpike(RewindingDetector):
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""
-        return {
-            "level": self._level.state(),
-            "restarts": self._restarts.state(),
-            "held": list(self._held),
-            "recent": list(self._recent),
-            "suspects": list(self._suspects),
-            "episode": self._episode.state() if self._episode else None,
-        }
+        own = {"restarts": self._restarts.state(), "suspects": list(self._suspects)}
+        return super().save() | own
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Put back what ``save`` gave."""
-        self._level.restore(saved["level"])
+        super().load(saved)
         self._restarts.restore(saved["restarts"])
-        self._held = list(saved["held"])
-        self._recent = deque(saved["recent"], maxlen=_RECENT)
         self._suspects = list(saved["suspects"])
-        self._episode = Episode.from_state(saved["episode"]) if saved["episode"] else None
 
-    def drop_episode(self) -> None:
-        """Forget the open episode, silently."""
-        self._episode = None
-        self._held.clear()
-        self._recent.clear()
+    def message(self, value: float) -> str:
+        """A hit in words."""
+        middle = self._level.median()
+        times = f" ({value / middle:.3g} times)" if middle > 0 else ""
+        return f"the loss is {value:.4g} where {middle:.4g} is usual{times}"
 
     def _score(self, loss: float) -> float:
         """The deviation in units of the threshold, by the tail or, where gross, by the noise."""
@@ -205,74 +193,6 @@ class LossSpike(RewindingDetector):
     def _note_suspect(self, step: int, score: float) -> None:
         """Remember an unbroken run of half-way deviations: a spike that follows began there."""
         if score > 0.5:
-            self._suspects = [*self._suspects[1 - _RECENT :], step]
+            self._suspects = [*self._suspects[1 - RECENT :], step]
         elif self._suspects:
             self._suspects = []
-
-    def _hit(self, step: int, loss: float, score: float) -> Finding | None:
-        self._held.append(loss)
-        episode = self._episode
-        if episode is None:
-            onset = self._suspects[0] if self._suspects else step
-            self._suspects = []
-            severity = Severity.CRITICAL if self._persists() else Severity.WARNING
-            episode = self._episode = Episode(onset, severity, step, score)
-            return self._finding(step, severity, score, self._message(loss))
-        episode.hit(step, score)
-        if len(self._held) >= self.config.readmit:
-            return self._settle(step)
-        if episode.severity is Severity.WARNING and self._persists():
-            episode.severity = Severity.CRITICAL
-            return self._finding(step, Severity.CRITICAL, score, self._message(loss))
-        return None
-
-    def _persists(self) -> bool:
-        """Two large hits in a row or three of five; one more where updates were skipped."""
-        recent = list(self._recent)
-        need = 3 if 2 in recent else 2
-        in_a_row = len(recent) >= need and all(recent[-need:])
-        return in_a_row or sum(1 for hit in recent if hit) > need
-
-    def _settle(self, step: int) -> Finding | None:
-        """The loss stayed up for long: that is its level now."""
-        self._level.rebase(self._held)
-        self._held.clear()
-        self._recent.clear()
-        return self._end(step, f"the loss settled at {self._level.median():.4g}")
-
-    def _calm(self, step: int) -> Finding | None:
-        episode = self._episode
-        if episode is None:
-            return None
-        episode.calm += 1
-        if episode.calm < self.config.calm_steps:
-            return None
-        return self._end(step, f"the loss is back at {self._level.median():.4g}")
-
-    def _end(self, step: int, message: str) -> Finding | None:
-        episode = self._episode
-        assert episode is not None
-        finding = self._finding(step, episode.severity, episode.score, message, episode.last_hit)
-        self._episode = None
-        return finding
-
-    def _message(self, loss: float) -> str:
-        middle = self._level.median()
-        times = f" ({loss / middle:.3g} times)" if middle > 0 else ""
-        return f"the loss is {loss:.4g} where {middle:.4g} is usual{times}"
-
-    def _finding(
-        self, step: int, severity: Severity, score: float, message: str, end: int | None = None
-    ) -> Finding:
-        assert self._episode is not None
-        return Finding(
-            symptom=self.symptom,
-            severity=severity,
-            metric="loss",
-            onset_step=self._episode.onset_step,
-            detected_step=step,
-            score=score,
-            message=message,
-            end_step=end,
-            evidence={"level": self._level.median(), "hits": float(sum(map(bool, self._recent)))},
-        )
