@@ -36,6 +36,8 @@ class Acting:
         self._ring = SnapshotRing(state)
         self._seen_limits: wire.Limits | None = None
         self._skip_next = False
+        self.vetoes_possible = True
+        """Not where the optimizer computes the gradients itself, by a closure."""
         self._snapshots_work = True
         self.stop_reason: str | None = None
         handlers: dict[str, Handler] = {
@@ -109,6 +111,10 @@ class Acting:
     # --- the commands ---------------------------------------------------------------------
 
     def _skip(self, command: wire.Command, step: int) -> Result:
+        if not self.vetoes_possible:
+            raise OrderFailed(
+                "the optimizer is stepped with a closure: its update cannot be vetoed"
+            )
         self._skip_next = True
         return {"skips_step": step + 1}
 

@@ -188,6 +188,7 @@ class Loop:
         gradient_norms, total = norms or (None, None)
         rate = learning_rate(self._state.optimizer)
         code = forced_code
+        self._acting.vetoes_possible = not closure
         if code is None and not closure:
             bounds = self._link.limits
             code = self._shield.call("reflex", self._acting.before_update, total, loss, bounds)

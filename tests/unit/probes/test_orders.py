@@ -142,6 +142,29 @@ def test_an_ordered_skip_drops_the_next_update_alone(watch: Watch) -> None:
             assert loop.records.of("skipped")[-2:] == [wire.SKIP_COMMAND, 0]
 
 
+def test_a_skip_that_cannot_happen_is_not_promised(watch: Watch) -> None:
+    """An optimizer that calls a closure computes its gradients inside: there is nothing to veto."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.LBFGS([weight], max_iter=2)
+    model = torch.nn.Module()
+    model.weight = weight
+    guard = watch(model, optimizer, policy="guard")
+    loop = loop_of(guard)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = weight.pow(2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    loop._link.orders.append(command("c", "skip"))
+    optimizer.step(closure)
+    (answer,) = [word for word in loop._outbox.words if isinstance(word, wire.Ack)]
+    assert answer.status == "failed"
+    assert "closure" in str(answer.result["why"])
+
+
 def test_a_rollback_goes_to_before_the_onset_and_replays_exactly(watch: Watch) -> None:
     """With the random generators, the same batches give the same losses, bitwise."""
     loop = Commanded(watch)
