@@ -13,6 +13,7 @@ from lossguard.agent.policy import find_policy
 from lossguard.agent.readers import CsvLog
 from lossguard.agent.run import Run
 from lossguard.detectors import Finding, default_detectors
+from lossguard.errors import InputError
 
 
 @dataclass
@@ -54,6 +55,9 @@ def backtest(path: str, policy: str = "observe") -> Backtest:
         for finding in run.observe(observation).findings:
             key = (str(finding.symptom), finding.onset_step)
             episodes[key] = _worst(episodes.get(key), finding)
+    if log.num_rows == 0:
+        line, why = log.skipped[0] if log.skipped else (1, "there is only a header")
+        raise InputError(f"{path}: not one row could be read; line {line}: {why}")
     findings = sorted(episodes.values(), key=lambda f: (f.detected_step, str(f.symptom)))
     return Backtest(path, log, run, findings)
 

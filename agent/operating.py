@@ -16,6 +16,9 @@ from lossguard.home import Home, find_home
 from lossguard.probes.launch import agent_is_running
 from lossguard.probes.wire import Action
 
+_CARRIED_OUT = ("skip", "rollback", "lower_lr", "stop")
+"""What a loop can do so far; it answers the wire's other actions with ``failed``."""
+
 
 def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> feed.CommandResult:
     """Send a command and wait for the answer for up to ``wait_s`` [s].
@@ -23,9 +26,8 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
     Raises UsageError for an action or argument that does not exist, LossguardError where the
     agent refuses.
     """
-    known = get_args(Action)
-    if action not in known:
-        raise UsageError(f"there is no action {action!r}; there are {', '.join(known)}")
+    if action not in get_args(Action):
+        raise UsageError(f"there is no action {action!r}; there are {', '.join(_CARRIED_OUT)}")
     home = find_home()
     ensure_agent(home)
     message = feed.SendCommand(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.agent.incidents import Incident
-from lossguard.detectors import Severity, Symptom
+from lossguard.detectors import Finding, Severity, Symptom
 from lossguard.errors import ConfigError
 from lossguard.probes.wire import Action
 
@@ -33,6 +33,8 @@ class Policy:
     max_rollbacks: int = 3
     """Circuit breaker: so many rollbacks within ``window_steps``, then only alerts."""
     window_steps: int = 500
+    relapse_steps: int = 64
+    """Trouble that is back within so many steps of a rollback is not cured by another one."""
 
 
 POLICIES = {
@@ -71,19 +73,32 @@ class Judge:
         self._pending: set[str] = set()
         self._rollback_steps: deque[int] = deque(maxlen=policy.max_rollbacks)
         self._tripped = False
+        self._done_step = float("-inf")
+        self.stands_down = False
+        """After rollbacks that did not help: no bounds until all is quiet."""
 
     def decide(self, incident: Incident, step: int) -> Order | str | None:
         """What to do about an incident that changed: an order, a word about why not, or nothing."""
-        if not self.policy.acts or not incident.is_open or not self._calls_for_rollback(incident):
+        if not self.policy.acts or not incident.is_open or not self._calling(incident):
             return None
-        key = (incident.id, incident.active_onset)
+        onset = min(f.onset_step for f in self._calling(incident))
+        key = (incident.id, onset)
         if key in self._ordered or incident.id in self._pending:
             return None
+        if step - self._done_step <= self.policy.relapse_steps:
+            if self.stands_down:
+                return None
+            self.stands_down = True
+            return (
+                f"it came back {step - self._done_step} steps after a rollback: going back does "
+                "not cure it (the data, or the script, may have changed); bounds are lifted and "
+                "no more is done until it is over, a person is needed"
+            )
         recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
         if len(recent) >= self.policy.max_rollbacks:
             if self._tripped:
                 return None
-            self._tripped = True
+            self._tripped = self.stands_down = True
             return (
                 f"circuit breaker: {len(recent)} rollbacks within {self.policy.window_steps} "
                 "steps did not cure it; no more are ordered, a person is needed"
@@ -94,27 +109,33 @@ class Judge:
             del self._ordered[next(iter(self._ordered))]
         self._pending.add(incident.id)
         self._rollback_steps.append(step)
-        return Order("rollback", incident.id, {"onset": incident.active_onset, "hold_lr": 1})
+        return Order("rollback", incident.id, {"onset": onset, "hold_lr": 1})
 
-    def _calls_for_rollback(self, incident: Incident) -> bool:
-        for finding in incident.findings.values():
-            if finding.severity is not Severity.CRITICAL or finding.end_step is not None:
-                continue
-            if finding.symptom in self.policy.rollback_for:
-                return True
-            consecutive = finding.evidence.get("consecutive", 0)
-            if (
-                finding.symptom is Symptom.NONFINITE
-                and consecutive >= self.policy.nonfinite_tolerance
-            ):
-                return True
-        return False
+    def _calling(self, incident: Incident) -> list[Finding]:
+        """The findings that call for a rollback and are news since the last one.
 
-    def answered(self, incident: str, *, done: bool) -> None:
+        An older one, still open, has had its rollback: its onset is not to be gone back to again.
+        """
+        return [
+            finding
+            for finding in incident.findings.values()
+            if finding.severity is Severity.CRITICAL
+            and finding.end_step is None
+            and finding.detected_step > self._done_step
+            and self._is_for_rollback(finding)
+        ]
+
+    def _is_for_rollback(self, finding: Finding) -> bool:
+        if finding.symptom is Symptom.NONFINITE:
+            return finding.evidence.get("consecutive", 0) >= self.policy.nonfinite_tolerance
+        return finding.symptom in self.policy.rollback_for
+
+    def answered(self, incident: str, step: int, *, done: bool) -> None:
         """The rollback for this incident was carried out, and what comes after it counts anew;
         or it was not, and another onset is worth another try."""
         self._pending.discard(incident)
         if done:
+            self._done_step = step
             self._forget(incident)
 
     def withdraw(self, order: Order) -> None:
@@ -134,6 +155,8 @@ class Judge:
             "pending": sorted(self._pending),
             "rollback_steps": list(self._rollback_steps),
             "tripped": self._tripped,
+            "done_step": self._done_step,
+            "stands_down": self.stands_down,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -142,3 +165,5 @@ class Judge:
         self._pending = set(state["pending"])
         self._rollback_steps.extend(state["rollback_steps"])
         self._tripped = state["tripped"]
+        self._done_step = state["done_step"]
+        self.stands_down = state["stands_down"]

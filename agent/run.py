@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 _CHARTED = 32
 """At most so many plain metrics have a history."""
 _MAX_EVENTS = 500
+_HARMLESS = 3
+"""So many vetoes that were nothing, within ``_HARMLESS_STEPS``, widen the bounds."""
+_HARMLESS_STEPS = 1000
+_LOOKED_BACK = 32
 _MAX_ROLLBACKS = 500
 
 _VETOES = {
@@ -73,6 +77,7 @@ class Run:
         self.applied = 0
         self.actions = 0
         self._ignore_until = -1
+        self._widening = 1.0
         self._broken: set[str] = set()
 
     @property
@@ -100,6 +105,8 @@ class Run:
             changed[incident.id] = incident
         for incident in self.incidents.settle(observation.step):
             changed[incident.id] = incident
+        if changed:
+            self._widening = self._widen()
         for incident in changed.values():
             self._decide(incident, observation.step, outcome)
         outcome.incidents = list(changed.values())
@@ -172,13 +179,31 @@ class Run:
 
     def _refresh_limits(self) -> bool:
         fresh: dict[str, float] = {}
-        for detector in self._detectors:
+        if self._judge.stands_down and not self.incidents.open:
+            self._judge.stands_down = False
+        for detector in () if self._judge.stands_down else self._detectors:
             with self._contained(detector, self.step):
                 for metric, bound in detector.bounds().items():
-                    fresh[metric] = min(bound, fresh.get(metric, bound))
+                    fresh[metric] = min(_wider(bound, self._widening), fresh.get(metric, math.inf))
         changed = fresh != self.limits
         self.limits = fresh
         return changed
+
+    def _widen(self) -> float:
+        """How much wider the bounds are than the detectors say: 1, 4, 16 ...
+
+        Vetoes that time and again turn out to be single harmless steps are a rare task or a rare
+        kind of batch, which must not be kept from learning for ever.
+        """
+        harmless = sum(
+            1
+            for incident in self.incidents.all[-_LOOKED_BACK:]
+            if incident.last_step > self.step - _HARMLESS_STEPS
+            and not incident.is_open
+            and incident.lead.severity is Severity.WARNING
+            and any(action.action == "skip" for action in incident.actions)
+        )
+        return float(4 ** min(harmless // _HARMLESS, 8))
 
     def tell(self, kind: str, step: int, message: str) -> None:
         """A line for the run's log."""
@@ -199,7 +224,7 @@ class Run:
         for incident in changed.values():
             incident.did(action, step, f"{status}: {words}", self._clock())
         if action == "rollback":
-            self._judge.answered(incident_id, done=ok)
+            self._judge.answered(incident_id, step, done=ok)
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
             self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step
@@ -263,6 +288,11 @@ class Run:
                 self._detectors[i] = type(detector)()
                 self.incidents.lose_sight(detector.symptom, self.step)
         self._refresh_limits()
+
+
+def _wider(bound: float, factor: float) -> float:
+    """The bound that much higher, whatever its sign."""
+    return bound + (factor - 1.0) * abs(bound)
 
 
 def _finding_of_veto(code: int, observation: Observation) -> Finding | None:

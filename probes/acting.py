@@ -36,6 +36,7 @@ class Acting:
         self._ring = SnapshotRing(state)
         self._seen_limits: wire.Limits | None = None
         self._skip_next = False
+        self._observing_because = ""
         self.vetoes_possible = True
         """Not where the optimizer computes the gradients itself, by a closure."""
         self._snapshots_work = True
@@ -57,11 +58,19 @@ class Acting:
         by_command, self._skip_next = self._skip_next, False
         if not self._guards and not by_command:
             return self._reflex.overflow()
-        if limits is not self._seen_limits and limits is not None:
+        if limits is not self._seen_limits:
             self._seen_limits = limits
-            self._reflex.set_bounds(limits.grad_norm, limits.loss)
+            grad_norm, loss_bound = (limits.grad_norm, limits.loss) if limits else (None, None)
+            self._reflex.set_bounds(grad_norm, loss_bound)
         code = self._reflex.verdict(total_norm, loss) if self._guards else None
         return self._reflex.close_gate(code, by_command)
+
+    def only_observe(self, why: str) -> bool:
+        """Act no more on our own account; False when we did not anyway."""
+        did, self._guards = self._guards, False
+        self._observing_because = why
+        self._ring.clear()
+        return did
 
     def hold_learning_rate(self, step: int) -> None:
         self._hold.apply(step)
@@ -124,6 +133,8 @@ class Acting:
         A bad loss at step o was computed with the weights that step o-1 left; so the newest
         state that the run itself has shown to be good is the one after step o-2.
         """
+        if self._observing_because:
+            raise OrderFailed(self._observing_because)
         onset = int(number(command, "onset", step, 0, 2**53))
         snapshot = self._ring.newest_before(onset - 2)
         if snapshot is None:

@@ -17,6 +17,7 @@ from lossguard.probes import wire
 from lossguard.probes.identity import make_hello
 from lossguard.probes.loop import Loop
 from lossguard.probes.losses import LossTap
+from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
@@ -73,6 +74,11 @@ class Guard:
         if self._loop is not None:
             self._loop.take_over(tap, gradients_were_clipped=gradients_were_clipped)
 
+    def only_observe(self, why: str) -> None:
+        """Act no more, whatever the policy; says so, once."""
+        if self._loop is not None:
+            self._loop.only_observe(why)
+
     def close(self, reason: Literal["finished", "exception", "closed"] = "closed") -> None:
         """Stop watching, put torch back as it was, say goodbye. At most 2 s. Idempotent."""
         loop, self._loop = self._loop, None
@@ -117,6 +123,10 @@ def attach(
             log.warning("policy 'guard' acts on one rank only so far; this run of %d ranks is "
                         "observed", hello.world_size)  # fmt: skip
             hello = _observed(hello)
+        if chosen == "guard" and (stray := _trained_elsewhere(model, optimizer)):
+            log.warning("policy 'guard' acts on one optimizer only so far, and %r is not among its "
+                        "parameters; this run is observed", stray)  # fmt: skip
+            hello = _observed(hello)
         state = TrainingState(model, optimizer, schedulers, scaler, extra or {})
         home = find_home().create()
         return Guard(Loop(state, hello, home, start_agents=agent != "existing"))
@@ -157,6 +167,15 @@ def _known_policy(policy: str) -> str:
     if policy not in POLICIES:
         raise ConfigError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     return policy
+
+
+def _trained_elsewhere(model: nn.Module | None, optimizer: torch.optim.Optimizer) -> str:
+    """The first trainable parameter of the model that the optimizer does not update, or empty."""
+    owned = {id(p) for p in optimizer_parameters(optimizer)}
+    for name, parameter in model.named_parameters() if model is not None else ():
+        if parameter.requires_grad and id(parameter) not in owned:
+            return name
+    return ""
 
 
 def _observed(hello: wire.Hello) -> wire.Hello:

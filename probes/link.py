@@ -29,6 +29,10 @@ _SILENCE_S = 3.0
 _RESTART_S = 5.0
 _MAX_ORDERS = 1024
 _FAREWELL_S = 1.0
+_TELL_EVERY_S = 5.0
+_FUSE_STEPS = 64
+"""So many vetoes in a row by bounds alone, and the bounds are lifted for a while."""
+_FUSE_PAUSE_STEPS = 256
 
 Socket = zmq.Socket[bytes]
 
@@ -50,6 +54,9 @@ class Link:
         self.step = 0
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque(maxlen=_MAX_ORDERS)
+        self._fuse_until = 0
+        self._vetoes_told = 0
+        self._told_s = float("-inf")
         self._layout_sent = -1
         self._heard_s = 0.0
         self._connected = False
@@ -112,10 +119,34 @@ class Link:
                 beat_s = now
                 self._keep_in_touch(socket, now)
             moved = self._outbox.collect(wait=False)
+            self._watch_vetoes(now)
             moved |= self._send_waiting(socket)
             if socket.poll(_BUSY_POLL_MS if moved else _IDLE_POLL_MS):
                 self._hear(socket)
         self._part(socket)
+
+    def _watch_vetoes(self, now: float) -> None:
+        """Every skip is loud; and bounds that nothing passes any more are wrong bounds."""
+        outbox = self._outbox
+        if outbox.num_vetoed > self._vetoes_told and now - self._told_s >= _TELL_EVERY_S:
+            self._vetoes_told, self._told_s = outbox.num_vetoed, now
+            log.warning("%d updates skipped so far, the last at step %d",
+                        outbox.num_vetoed, outbox.last_vetoed_step)  # fmt: skip
+        if outbox.over_bounds_in_a_row >= _FUSE_STEPS:
+            outbox.over_bounds_in_a_row = 0
+            self.limits = None
+            self._fuse_until = self.step + _FUSE_PAUSE_STEPS
+            what = (
+                f"{_FUSE_STEPS} updates in a row were over their bounds: the bounds are lifted for "
+                f"{_FUSE_PAUSE_STEPS} steps"
+            )
+            log.warning("%s", what)
+            outbox.say(
+                wire.Event(
+                    run=self._hello.run, rank=self._hello.rank, step=self.step, kind="fuse",
+                    message=what,
+                )
+            )  # fmt: skip
 
     def _part(self, socket: Socket) -> None:
         """Last chance for what is still queued, if an agent has ever been there."""
@@ -124,6 +155,8 @@ class Link:
         while time.monotonic() < deadline and (self._outbox.words or self._outbox.parcels):
             if not self._connected and not self._start_agents:
                 return
+            if not self._connected:  # a very short run: nobody has been greeted yet
+                self._keep_in_touch(socket, time.monotonic())
             if not self._send_waiting(socket):
                 socket.poll(10)
             if socket.poll(0):
@@ -136,6 +169,7 @@ class Link:
             return
         if self._connected and now - self._heard_s > _SILENCE_S:
             self._connected = False
+            self.limits = None  # they follow the run no more: only what is not finite is vetoed
             log.warning("no word from the lossguard agent; training goes on, unwatched")
         if not self._connected and self._start_agents and now - self._tried_s > _RESTART_S:
             self._tried_s = now
@@ -218,7 +252,7 @@ class Link:
             self._layout_sent = -1
             log.info("the lossguard agent is there")
         if isinstance(message, wire.Limits):
-            self.limits = message
+            self.limits = message if self.step >= self._fuse_until else None
         elif isinstance(message, wire.Command):
             self.orders.append(message)
         elif isinstance(message, wire.Resend):
@@ -226,4 +260,5 @@ class Link:
             self._try_send(socket, self._hello)
         elif isinstance(message, wire.Refused):
             self._refused = True
+            self.limits = None
             log.error("the agent refused this run: %s; training goes on, unwatched", message.why)

@@ -7,8 +7,10 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -79,6 +81,7 @@ class Loop:
         self._in_step = False
         self._stepped = False
         self._alive = True
+        self._thread = threading.get_ident()
         self._waiting: dict[str, wire.Command] = {}
         self._zero = torch.zeros((), dtype=torch.float32, device=self._device)
         self._acting = Acting(state, hello, self._device, self._outbox)
@@ -90,6 +93,10 @@ class Loop:
             state.optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
             state.optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
         ]
+        # What a veto holds back is given back before anybody else looks at it.
+        hooks = getattr(state.optimizer, "_optimizer_step_post_hooks", None)
+        if isinstance(hooks, OrderedDict):
+            hooks.move_to_end(self._handles[1].id, last=False)
         patches.listen(self)
         _loops.add(self)
         # For scripts that drop model and optimizer and never say close.
@@ -104,6 +111,13 @@ class Loop:
             self._logged_names.add(name)
         self.logged[name] = value
 
+    def only_observe(self, why: str) -> None:
+        """Veto, snapshot and roll back no more: half of a training is not to be turned back."""
+        if self._acting.only_observe(why):
+            what = f"{why}: this run is observed, nothing is skipped or rolled back"
+            log.warning("%s", what)
+            self._tell("only_observing", what)
+
     def take_over(self, tap: LossTap, *, gradients_were_clipped: bool) -> None:
         """Go on from what ``tap`` has heard before this loop was there."""
         self._tap.take_over(tap)
@@ -111,26 +125,33 @@ class Loop:
 
     # --- called by torch ------------------------------------------------------------------
 
+    def _hears(self) -> bool:
+        """Whether this is the thread that trains with our optimizer.
+
+        Another one must not even look at our gradients: they may be freed under its hands.
+        """
+        return self._alive and threading.get_ident() == self._thread
+
     def before_backward(self, tensors: Any) -> None:
-        if self._alive:
+        if self._hears():
             self._timed("loss", self._tap.before_backward, tensors)
 
     def after_backward(self) -> None:
-        if self._alive and self._timed("loss", self._tap.after_backward) is not False:
+        if self._hears() and self._timed("loss", self._tap.after_backward) is not False:
             self._norms = None
 
     def on_scale(self, scaler: Any, loss: Any, scaled: Any) -> None:
-        if self._alive:
+        if self._hears():
             self._timed("loss", self._tap.on_scale, loss, scaled)
 
     def before_scaler_step(self, scaler: Any, optimizer: Any) -> None:
-        if self._alive and optimizer is self._state.optimizer:
+        if self._hears() and optimizer is self._state.optimizer:
             self._stepped = False
             if self._state.scaler is None:
                 self._state.scaler = scaler
 
     def before_clip(self, parameters: Any) -> None:
-        if self._alive and self._norms is None and self._is_ours(parameters):
+        if self._hears() and self._norms is None and self._is_ours(parameters):
             self._norms = self._timed("gradients", self._gradients.measure)
 
     def after_scaler_step(self, scaler: Any, optimizer: Any) -> None:
@@ -145,6 +166,7 @@ class Loop:
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._alive:
             return
+        self._thread = threading.get_ident()
         self._stepped = True
         if self._in_step:  # the last one raised: torch calls no hook then
             self._shield.always("acting", self._acting.step_died)
@@ -246,7 +268,7 @@ class Loop:
     def _guarded(self, hook: Hook) -> Hook:
         @functools.wraps(hook)
         def guarded(module: nn.Module, args: Any, output: Any) -> None:
-            if not torch.compiler.is_compiling() and self._alive:
+            if not torch.compiler.is_compiling() and self._hears():
                 self._timed("activations", hook, module, args, output)
 
         return guarded
@@ -257,14 +279,20 @@ class Loop:
         return any(id(p) in self._owned for p in parameters)
 
     def _report(self, part: str, what: str, trace: str) -> None:
+        message = f"the {part} probe failed and is off: {what}"
+        self._tell("probe_off", message, {"part": part, "trace": trace[-4000:]})
+
+    def _tell(
+        self, kind: str, message: str, data: dict[str, float | int | str] | None = None
+    ) -> None:
         self._outbox.say(
             wire.Event(
                 run=self.run,
                 rank=self._hello.rank,
                 step=self.step,
-                kind="probe_off",
-                message=f"the {part} probe failed and is off: {what}",
-                data={"part": part, "trace": trace[-4000:]},
+                kind=kind,
+                message=message,
+                data=data or {},
             )
         )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lossguard.probes import wire
 from lossguard.probes.transfer import Arrival, Values
+from lossguard.probes.wire import SKIP_GRAD_NORM, SKIP_LOSS, SKIP_NONFINITE, SKIP_SCALER
 
 _MAX_BYTES = 32 << 20
 _MAX_STEPS = 4096
@@ -92,6 +93,9 @@ class Outbox:
         # One for each thread: adding to a number is not atomic.
         self._dropped_by_loop = 0
         self._dropped_by_link = 0
+        self.num_vetoed = 0
+        self.last_vetoed_step = 0
+        self.over_bounds_in_a_row = 0
         self.farewell: wire.Bye | None = None
         """The very last message, sent after everything else."""
 
@@ -152,6 +156,7 @@ class Outbox:
     def _pack(self, item: Measured) -> None:
         values, took_effect = item.read()
         self._count(item.step, took_effect)
+        self._note_veto(item, values)
         header = wire.Step(
             run=self._run,
             rank=self._rank,
@@ -162,3 +167,14 @@ class Outbox:
             time_s=item.time_s,
         )
         self.parcels.append(Parcel(item.layout, header, values.tobytes()))
+
+    def _note_veto(self, item: Measured, values: Values) -> None:
+        if item.arrival is None or item.skip_index < 0:
+            return
+        code = float(values[len(item.host) + item.skip_index])
+        bits = int(code) if code > 0 else 0
+        if bits and not bits & SKIP_SCALER:
+            self.num_vetoed += 1
+            self.last_vetoed_step = item.step
+        by_bounds = bits & (SKIP_GRAD_NORM | SKIP_LOSS) and not bits & SKIP_NONFINITE
+        self.over_bounds_in_a_row = self.over_bounds_in_a_row + 1 if by_bounds else 0

@@ -8,6 +8,7 @@ Inside ``torch.compile`` they are not there: nothing of ours is traced.
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -95,20 +96,21 @@ def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def _backward(original: Any) -> Any:
-    inside = False
+    here = threading.local()
 
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal inside
-        if inside:  # re-entrant checkpointing calls it within: those roots are no losses
+        if getattr(
+            here, "inside", False
+        ):  # re-entrant checkpointing calls it within: those roots are no losses
             return original(tensors, *args, **kwargs)
         listeners = _heard_by()
-        inside = True
+        here.inside = True
         try:
             for listener in listeners:
                 listener.before_backward(tensors)
             result = original(tensors, *args, **kwargs)
         finally:
-            inside = False
+            here.inside = False
         for listener in listeners:
             listener.after_backward()
         return result

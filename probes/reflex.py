@@ -7,6 +7,7 @@ is read once (one scalar from the device) and the gradients are held back during
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from lossguard.probes.wire import (
 )
 
 _UNSET: Any = object()
+_FLOAT32_MAX = 3.4028234e38
 
 
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
@@ -62,9 +64,9 @@ class Reflex:
 
     def set_bounds(self, grad_norm: float | None, loss: float | None) -> None:
         """Upper bounds from now on; None is no bound. Two tiny kernels; nothing is copied."""
-        inf = float("inf")
-        self._bounds.narrow(0, 0, 1).fill_(grad_norm or inf)
-        self._bounds.narrow(0, 1, 1).fill_(inf if loss is None else loss)
+        for i, bound in enumerate((grad_norm or None, loss)):
+            none = bound is None or not abs(bound) <= _FLOAT32_MAX
+            self._bounds.narrow(0, i, 1).fill_(math.inf if none or bound is None else bound)
 
     @torch.no_grad()
     def verdict(self, total_norm: Tensor | None, loss: Tensor | None) -> Tensor | None:

@@ -8,8 +8,10 @@ import importlib.util
 import logging
 import runpy
 import sys
+import threading
 import types
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,15 +77,19 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
     from lossguard.probes.losses import LossTap
     from lossguard.probes.schedules import schedulers_of
 
-    first = _FirstLoss(LossTap())
+    first = _FirstLoss(LossTap)
     patches.listen(first)
-    done = False
+    watched: Any = None
+    guard: Any = None
 
     def before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-        nonlocal done
-        if done:
+        nonlocal watched, guard
+        if watched is not None:
+            if optimizer is not watched() and guard is not None:
+                guard, told = None, guard
+                told.only_observe("another optimizer steps in this process, and is not watched")
             return
-        done = True
+        watched = weakref.ref(optimizer)
         try:
             patches.stop_listening(first)
             # The instance hooks that `attach` registers now still run for this very step.
@@ -107,10 +113,16 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
 class _FirstLoss:
     """Listens to what comes before the first step."""
 
-    def __init__(self, tap: LossTap) -> None:
-        self.tap = tap
+    def __init__(self, make_tap: Callable[[], LossTap]) -> None:
+        self._make_tap = make_tap
+        self._taps: dict[int, LossTap] = {}
         self.scaler: Any = None
         self.clipped = False
+
+    @property
+    def tap(self) -> LossTap:
+        """The one of this thread: what another thread trains is not our loss."""
+        return self._taps.setdefault(threading.get_ident(), self._make_tap())
 
     def before_backward(self, tensors: Any) -> None:
         with suppress(Exception):

@@ -78,12 +78,12 @@ def test_after_kill_9_everything_is_taken_up_and_the_probe_is_found_again(
         probe.ack(order, restored_step=70)
         eventually(lambda: second.incidents()[0].actions)
         # No warm-up: the very next leap is known for what it is.
-        for loss in healthy_losses(90)[80:]:
+        for loss in healthy_losses(160)[80:]:
             probe.send_step(loss)
         for _ in range(3):
             probe.send_step(30.0)
         again = eventually(lambda: [c for c in probe.commands() if c != order])[0]
-        assert again.args["onset"] == 96
+        assert again.args["onset"] == 166
         assert (run := second.run()) is not None
         assert run.dropped == 4
 

@@ -65,17 +65,44 @@ def test_one_cause_is_ordered_once_until_it_is_answered() -> None:
     assert judge.decide(incident, 11) is None
 
 
-def test_a_relapse_after_a_rollback_is_ordered_again() -> None:
+def test_trouble_long_after_a_rollback_is_ordered_again() -> None:
     """What comes after the rollback counts anew."""
     judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
     incidents.take(finding(10))
     assert judge.decide(incidents.all[0], 10)
-    judge.answered("run-a.1", done=True)
+    judge.answered("run-a.1", 12, done=True)
     incidents.rolled_back(12)
     assert judge.decide(incidents.all[0], 13) is None
+    incidents.take(finding(90))
+    assert judge.decide(incidents.all[-1], 90) == Order(
+        "rollback", incidents.all[-1].id, {"onset": 90, "hold_lr": 1}
+    )
+
+
+def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
+    """The data has changed, or the script: stand down, say so once, and leave the run alone."""
+    judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
+    incidents.take(finding(10))
+    assert judge.decide(incidents.all[0], 10)
+    judge.answered("run-a.1", 12, done=True)
+    incidents.rolled_back(12)
     incidents.take(finding(15))
-    assert judge.decide(incidents.all[0], 15) == Order(
-        "rollback", "run-a.1", {"onset": 15, "hold_lr": 1}
+    word = judge.decide(incidents.all[0], 15)
+    assert isinstance(word, str)
+    assert "a person is needed" in word
+    assert judge.stands_down
+    incidents.take(finding(20, Symptom.DIVERGENCE))
+    assert judge.decide(incidents.all[0], 20) is None
+
+
+def test_an_old_finding_that_is_still_open_is_not_gone_back_to_again() -> None:
+    """New trouble in the same incident rolls back to before itself, not before the old one."""
+    judge, incident = guard(), incident_of(finding(10, Symptom.DIVERGENCE))
+    assert judge.decide(incident, 10)
+    judge.answered(incident.id, 12, done=True)
+    incident.add(finding(500))
+    assert judge.decide(incident, 500) == Order(
+        "rollback", incident.id, {"onset": 500, "hold_lr": 1}
     )
 
 
@@ -83,7 +110,7 @@ def test_a_failed_rollback_is_tried_again_for_another_onset_only() -> None:
     """There was no state to go back to; asking the same again would not make one."""
     judge, incident = guard(), incident_of(finding(10))
     assert judge.decide(incident, 10)
-    judge.answered(incident.id, done=False)
+    judge.answered(incident.id, 11, done=False)
     assert judge.decide(incident, 11) is None
     incident.add(finding(5, Symptom.DIVERGENCE))
     assert judge.decide(incident, 12)
@@ -95,7 +122,7 @@ def test_the_circuit_breaker_trips_after_three_rollbacks_and_says_so_once() -> N
     for i, step in enumerate((100, 200, 300)):
         incident = incident_of(finding(step), name=f"run-{i}")
         assert isinstance(judge.decide(incident, step), Order)
-        judge.answered(incident.id, done=True)
+        judge.answered(incident.id, step, done=True)
     fourth = incident_of(finding(400), name="run-4")
     words = judge.decide(fourth, 400)
     assert isinstance(words, str)

@@ -117,7 +117,7 @@ def test_no_method_of_a_detector_can_end_the_run(caplog: pytest.LogCaptureFixtur
 
 def test_a_rollback_rewinds_and_what_was_measured_before_it_is_not_judged() -> None:
     """Frames that were on their way show in the chart and nowhere else."""
-    detector = Scripted({4: finding(4), 6: finding(6), 8: finding(8)})
+    detector = Scripted({4: finding(4), 6: finding(6), 90: finding(90)})
     run = run_of(detector)
     (order,) = observe(run, 4).orders
     changed = run.answered("rollback", order.incident, True, 7, {"restored_step": 2})
@@ -126,7 +126,7 @@ def test_a_rollback_rewinds_and_what_was_measured_before_it_is_not_judged() -> N
     for step in (5, 6, 7):
         assert observe(run, step) == Outcome()
     assert detector.seen == [4]
-    assert observe(run, 8).orders
+    assert observe(run, 90).orders
     assert run.histories["loss"].series("loss").steps
 
 
