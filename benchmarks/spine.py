@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,10 @@ import zmq
 from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.agent.launching import ensure_agent
+from lossguard.errors import AgentUnreachable
 from lossguard.home import Home, find_home
 from lossguard.probes import wire
+from lossguard.probes.launch import agent_is_running
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,9 +82,9 @@ def own_home() -> Iterator[Home]:
         try:
             yield home
         finally:
-            with Client(home) as client:
-                client.send(feed.Shutdown())
-                client.receive(1.0)
+            if agent_is_running(home):
+                with Client(home) as client, suppress(AgentUnreachable):
+                    client.request(feed.Shutdown())
             if before is None:
                 del os.environ["LOSSGUARD_HOME"]
             else:
