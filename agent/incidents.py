@@ -64,16 +64,6 @@ class Incident:
         return min(f.onset_step for f in self.findings.values() if f.severity.rank == rank)
 
     @property
-    def active_onset(self) -> int:
-        """The earliest onset among what is critical and has not ended: go back to before it."""
-        active = [
-            f.onset_step
-            for f in self.findings.values()
-            if f.end_step is None and f.severity is Severity.CRITICAL
-        ]
-        return min(active, default=self.onset_step)
-
-    @property
     def is_open(self) -> bool:
         return self.resolved_step is None
 

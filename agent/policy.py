@@ -79,9 +79,10 @@ class Judge:
 
     def decide(self, incident: Incident, step: int) -> Order | str | None:
         """What to do about an incident that changed: an order, a word about why not, or nothing."""
-        if not self.policy.acts or not incident.is_open or not self._calling(incident):
+        calling = self._calling(incident)
+        if not self.policy.acts or not incident.is_open or not calling:
             return None
-        onset = min(f.onset_step for f in self._calling(incident))
+        onset = min(finding.onset_step for finding in calling)
         key = (incident.id, onset)
         if key in self._ordered or incident.id in self._pending:
             return None

@@ -65,8 +65,8 @@ class Reflex:
     def set_bounds(self, grad_norm: float | None, loss: float | None) -> None:
         """Upper bounds from now on; None is no bound. Two tiny kernels; nothing is copied."""
         for i, bound in enumerate((grad_norm or None, loss)):
-            none = bound is None or not abs(bound) <= _FLOAT32_MAX
-            self._bounds.narrow(0, i, 1).fill_(math.inf if none or bound is None else bound)
+            known = bound if bound is not None and abs(bound) <= _FLOAT32_MAX else math.inf
+            self._bounds.narrow(0, i, 1).fill_(known)
 
     @torch.no_grad()
     def verdict(self, total_norm: Tensor | None, loss: Tensor | None) -> Tensor | None:
