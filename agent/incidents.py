@@ -18,13 +18,33 @@ _MAX_FINDINGS = 64
 _LOOKED_AT = 50
 """Closed incidents that a finding is compared with, the newest."""
 
-# Of findings of one cause and severity, the one that says most about the cause gives the name.
-_TELLING = (Symptom.NONFINITE, Symptom.DIVERGENCE, Symptom.GRAD_SPIKE, Symptom.LOSS_SPIKE)
+# What hits a run at once has one cause, and the symptom that stands first here is nearest to it.
+# All else is slow, and each of it an incident of its own.
+_ACUTE = (
+    Symptom.LR_JUMP,
+    Symptom.BAD_BATCH,
+    Symptom.NONFINITE,
+    Symptom.DIVERGENCE,
+    Symptom.OPTIMIZER_STATE,
+    Symptom.EXPLODING_GRADIENT,
+    Symptom.LOSS_SCALE,
+    Symptom.GRAD_SPIKE,
+    Symptom.LOSS_SPIKE,
+)
+_ACUTE_KIND = "acute"
+_CAUSES = (Symptom.LR_JUMP, Symptom.BAD_BATCH)
+"""They give an incident its name though the harm they do is more severe than they are."""
 
 
-def _telling(finding: Finding) -> tuple[int, int]:
-    telling = finding.symptom in _TELLING
-    return finding.severity.rank, -_TELLING.index(finding.symptom) if telling else -len(_TELLING)
+def _telling(finding: Finding) -> tuple[bool, int, int]:
+    place = _ACUTE.index(finding.symptom) if finding.symptom in _ACUTE else len(_ACUTE)
+    is_cause = finding.symptom in _CAUSES and finding.severity is not Severity.INFO
+    return is_cause, finding.severity.rank, -place
+
+
+def _kind(symptom: Symptom) -> str:
+    """Findings of one kind, near to each other, are one incident."""
+    return _ACUTE_KIND if symptom in _ACUTE else str(symptom)
 
 
 class KeptIncident(IncidentLine, frozen=True, kw_only=True):
@@ -54,14 +74,31 @@ class Incident:
 
     @property
     def lead(self) -> Finding:
-        """The finding that names the incident: the most severe, the most telling."""
+        """The finding that names the incident: its cause, or the most severe, most telling one."""
         return max(self.findings.values(), key=_telling)
 
     @property
+    def severity(self) -> Severity:
+        """Of its most severe finding."""
+        return max((f.severity for f in self.findings.values()), key=lambda s: s.rank)
+
+    @property
+    def kind(self) -> str:
+        """What it can take in: findings of the same kind."""
+        return _kind(self.lead.symptom)
+
+    @property
+    def is_acute(self) -> bool:
+        """Whether it is of what hits a run at once, which a skip or a rollback is for."""
+        return self.kind == _ACUTE_KIND
+
+    @property
     def onset_step(self) -> int:
-        """Where the trouble began: the earliest onset among the findings of the lead's rank."""
-        rank = self.lead.severity.rank
-        return min(f.onset_step for f in self.findings.values() if f.severity.rank == rank)
+        """Where the trouble began: the earliest onset among the most severe and the lead."""
+        rank, lead = self.severity.rank, self.lead
+        return min(
+            f.onset_step for f in self.findings.values() if f.severity.rank == rank or f is lead
+        )
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +135,7 @@ class Incident:
             run=self.run,
             state="open" if self.is_open else "resolved",
             symptom=str(lead.symptom),
-            severity=str(lead.severity),
+            severity=str(self.severity),
             metric=lead.metric,
             onset_step=self.onset_step,
             detected_step=min(f.detected_step for f in self.findings.values()),
@@ -185,7 +222,10 @@ class Incidents:
     def _same_cause(self, finding: Finding) -> Incident | None:
         """What is still open, or was about the steps where this finding dates its onset."""
         near = range(finding.onset_step - _NEAR_STEPS, finding.onset_step + _NEAR_STEPS + 1)
+        kind = _kind(finding.symptom)
         for incident in self._candidates():
+            if incident.kind != kind:
+                continue
             first = min(f.onset_step for f in incident.findings.values())
             if incident.is_open or (first < near.stop and near.start <= incident.last_step):
                 return incident

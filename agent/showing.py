@@ -16,7 +16,7 @@ def summarise(live: LiveRun) -> RunSummary:
     """One line of the run list."""
     run = live.run
     open_now = run.incidents.open
-    severities = [str(incident.lead.severity) for incident in open_now]
+    severities = [str(incident.severity) for incident in open_now]
     return RunSummary(
         run=run.id,
         name=live.hello.name,

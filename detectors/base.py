@@ -23,6 +23,26 @@ class Symptom(str, Enum):
     LOSS_SPIKE = "loss_spike"
     GRAD_SPIKE = "grad_spike"
     DIVERGENCE = "divergence"
+    OSCILLATION = "oscillation"
+    PLATEAU = "plateau"
+    SLOW_CONVERGENCE = "slow_convergence"
+    OVERFITTING = "overfitting"
+    EVAL_MODE_MISMATCH = "eval_mode_mismatch"
+    VANISHING_GRADIENT = "vanishing_gradient"
+    EXPLODING_GRADIENT = "exploding_gradient"
+    DEAD_UNITS = "dead_units"
+    ACTIVATION_DRIFT = "activation_drift"
+    WEIGHT_GROWTH = "weight_growth"
+    OPTIMIZER_STATE = "optimizer_state"
+    LOSS_SCALE = "loss_scale"
+    CLIPPING = "clipping"
+    LR_JUMP = "lr_jump"
+    OUTPUT_COLLAPSE = "output_collapse"
+    BAD_BATCH = "bad_batch"
+    DATA_STARVED = "data_starved"
+    LOW_GPU_UTILIZATION = "low_gpu_utilization"
+    MEMORY_GROWTH = "memory_growth"
+    NO_CHECKPOINT = "no_checkpoint"
 
     __str__ = str.__str__
 
@@ -59,11 +79,9 @@ class Family:
 class Observation:
     """One step of one run, all its ranks joined.
 
-    ``values`` holds the plain metrics measured at this step (``loss``, ``grad_norm``, ``lr``,
-    ``loss_scale``, ``val_loss``, ``step_time`` [s], ``skipped`` (a sum of the wire's SKIP_
-    numbers; 0 when the update took effect)). An absent key was not measured; NaN and Inf are
-    measurements. ``families`` holds the per-layer ones, by the part of the name before the
-    slash (``grad_norm``, ``act_rms``).
+    ``values`` holds the plain metrics measured at this step, ``families`` the per-layer ones by
+    the part of their name before the slash; names and units stand in docs/metrics.md. An absent
+    key was not measured; NaN and Inf are measurements.
     """
 
     step: int
@@ -134,4 +152,8 @@ class Detector(ABC):
 
         Empty while there is too little to say.
         """
+        return {}
+
+    def hard_bounds(self) -> Mapping[str, float]:
+        """Upper bounds that the user has set: nothing widens them."""
         return {}

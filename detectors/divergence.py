@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lossguard.detectors.base import Finding, Observation, Severity, Symptom
-from lossguard.detectors.block_drift import BlockDrift, DriftRule
 from lossguard.detectors.change_point import onset_index
+from lossguard.detectors.drift import Drift, DriftRule
 from lossguard.detectors.episode import Episode
 from lossguard.detectors.initial_rise import InitialRise
 from lossguard.detectors.level import Level
@@ -32,10 +32,10 @@ class DivergenceConfig:
     """Accepted losses that give the level [observations, >= 8]."""
     tail: int = 512
     """Accepted losses that give the upper tail [observations, >= 64]."""
-    min_samples: int = 8
-    """Losses before the first verdict against the level [observations, >= 3]."""
-    young: float = 16.0
-    """The deviation is multiplied by 1 + young / n after n losses [observations, >= 0]."""
+    min_samples: int = 2
+    """Losses before the first verdict against the level [observations, >= 2]."""
+    young: float = 8.0
+    """The deviation is multiplied by 1 + (young / n)^2 after n losses [observations, >= 0]."""
     deviation: float = 8.0
     """Deviation of a loss that is far above its level [sigmas, > 0]."""
     min_rise: float = 0.25
@@ -58,17 +58,19 @@ class DivergenceConfig:
     drift_sigmas: float = 4.0
     """Rise of a block median above the best one [standard errors, > 0]."""
     drift_rise: float = 0.03
-    """The same, relative to the best [> 0]; worth a warning twice in a row."""
+    """The same, relative to the best [> 0]."""
+    drift_limit: float = 24.0
+    """Sum of the rises beyond that, at which the drift is reported [sigmas, > 0]."""
     drift_rise_of_descent: float = 0.02
     """The same, relative to the descent of the run so far [>= 0]."""
     drift_critical: float = 0.10
     """Rise, relative to the best, at which a drift is critical [>= drift_rise]."""
-    calm_steps: int = 8
+    calm_steps: int = 16
     """Normal losses in a row that end an episode [observations, >= 1]."""
 
     def __post_init__(self) -> None:
         for name, least in {
-            "window": 8, "tail": 64, "min_samples": 3, "young": 0, "min_rise_of_descent": 0,
+            "window": 8, "tail": 64, "min_samples": 2, "young": 0, "min_rise_of_descent": 0,
             "stay": 3, "settle": 8, "start_steps": 8, "start_stay": 3, "block": 8,
             "drift_rise_of_descent": 0, "calm_steps": 1,
         }.items():  # fmt: skip
@@ -88,7 +90,7 @@ class Divergence(RewindingDetector):
     """Three ways in which a loss goes up and does not come back.
 
     It *stays* up for 5 losses in a row (``SustainedRise``), it *drifts* up by blocks of 64
-    (``BlockDrift``), or it *rises from the start* (``InitialRise``). All critical, but for a
+    (``Drift``), or it *rises from the start* (``InitialRise``). All critical, but for a
     drift by a few per cent, which a change of data brings too: a warning. Deviations are in
     sigmas of the recent noise, rises relative to the level and to the descent of the run.
 
@@ -119,12 +121,14 @@ class Divergence(RewindingDetector):
             ),
             Level(c.window, c.tail),
         )
-        self._drift = BlockDrift(
+        self._drift = Drift(
             DriftRule(
                 block=c.block,
                 sigmas=c.drift_sigmas,
                 of_level=c.drift_rise,
                 of_descent=c.drift_rise_of_descent,
+                limit=c.drift_limit,
+                of_young=c.start_rise,
                 severe=c.drift_critical / c.drift_rise,
             )
         )
@@ -205,8 +209,11 @@ class Divergence(RewindingDetector):
         episode = self._episode
         if episode is None:
             return None
-        if self._initial.active or self._sustained.active or self._drift.active:
+        if self._initial.active or self._sustained.active:
             episode.hit(step, episode.score)
+            return None
+        if self._drift.active:
+            episode.calm = 0
             return None
         episode.calm += 1
         if episode.calm < self.config.calm_steps:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lossguard.detectors.base import Finding, Observation, Symptom
+from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.level import Level
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.spike import SpikeDetector
@@ -22,7 +22,8 @@ class GradSpikeConfig:
     tail: int = 512
     """Accepted norms that give the upper tail [observations, >= 64]."""
     min_samples: int = 20
-    """Norms before the first verdict, absurd ones apart [observations, >= 4]: warm-up."""
+    """Norms before the tail is asked and a veto is advised [observations, >= 4]: warm-up, in
+    which one hit is worth a line and more are worth a look."""
     young: float = 16.0
     """The multiple is itself multiplied by 1 + young / n after n norms [observations, >= 0]."""
     multiple: float = 10.0
@@ -107,13 +108,18 @@ class GradSpike(SpikeDetector):
             ended = self.normal(step, norm)
             if absurd_before is not None and agrees and self._episode is not None:
                 words = f"the gradient at step {absurd_before} was applied and the loss rose after"
-                return self.escalate(step, self._episode.score, words)
+                return self.escalate(step, self._episode.score, Severity.CRITICAL, words)
             return ended
         vetoed = self.note(True, skipped)
         critical = self.persists() or (absurd_before is not None and agrees)
         absurd = self._level.count > 0 and norm > self.config.absurd * self._level.median()
         self._absurd_at = step if absurd and not vetoed else None
-        return self.hit(step, norm, norm / bound, critical=critical)
+        if self._level.count < self.config.min_samples:
+            hard = norm > (self.config.hard_bound or math.inf)
+            severity = Severity.INFO if self.is_alone() and not hard else Severity.WARNING
+        else:
+            severity = Severity.CRITICAL if critical else Severity.WARNING
+        return self.hit(step, norm, norm / bound, severity)
 
     def bounds(self) -> Mapping[str, float]:
         """The norm from which an update is better skipped."""
@@ -121,6 +127,11 @@ class GradSpike(SpikeDetector):
         if self._level.count < self.config.min_samples:
             bound = self.config.hard_bound or math.inf
         return {"grad_norm": bound} if math.isfinite(bound) else {}
+
+    def hard_bounds(self) -> Mapping[str, float]:
+        """The norm that the user has set."""
+        hard = self.config.hard_bound
+        return {} if hard is None else {"grad_norm": hard}
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""
@@ -139,9 +150,10 @@ class GradSpike(SpikeDetector):
 
     def message(self, value: float) -> str:
         """A hit in words."""
-        if not self._level.count:
-            return f"the gradient norm is {value:.3g}, above the hard bound"
-        middle = self._level.median()
+        hard = self.config.hard_bound
+        middle = self._level.median() if self._level.count else math.inf
+        if hard is not None and value > hard and value < self.config.multiple * middle:
+            return f"the gradient norm is {value:.3g}, above the bound of {hard:.3g} that was set"
         times = f"({value / middle:.3g} times)"
         return f"the gradient norm is {value:.3g} where {middle:.3g} is usual {times}"
 
@@ -152,8 +164,6 @@ class GradSpike(SpikeDetector):
         if level.count < 4:
             return hard
         ratio = config.multiple * (1.0 + config.young / level.count)
-        if level.count < config.min_samples:
-            ratio = max(ratio, 10.0 * config.absurd)
         return min(hard, level.median() * ratio)
 
     def _bound(self) -> float:

@@ -12,15 +12,18 @@ from lossguard.detectors.streaming import NORMAL_PER_MAD, SortedWindow
 _TAIL_SHARE = 0.99
 _TAIL_SIGMAS = 2.326
 """Where that share of a normal distribution ends."""
-_EARLY = 64
+_FORGIVEN = 2
+"""Largest values of a short window that do not make its tail: a few outliers are none."""
+_EARLY = 8
 """Accepted values during which the start of the run is still being learnt."""
 _ROUNDING = 2.0**-8
 """Relative spacing of bfloat16: a loss rounded to it must not look noiseless."""
 
 
-_MOST_LEVELS = 60.0
-"""Rise, in levels times ``of_level``, that is material however far the run has descended: one
-whose loss began at 1e13 has a descent that would hide everything."""
+_MOST_SHARES = 60.0
+_MOST_LEVELS = 1.0
+"""Rise, in levels times ``of_level`` and in levels, that is material however far the run has
+descended: one whose loss began at 1e13 has a descent that would hide everything."""
 
 
 def material_rise(level: float, descent: float, of_level: float, of_descent: float) -> float:
@@ -29,7 +32,7 @@ def material_rise(level: float, descent: float, of_level: float, of_descent: flo
     The second keeps a loss that is close to zero quiet when it doubles to close to zero.
     """
     share = of_level * abs(level)
-    return max(share, min(of_descent * descent, _MOST_LEVELS * share))
+    return max(share, min(of_descent * descent, _MOST_SHARES * share + _MOST_LEVELS * abs(level)))
 
 
 class Level:
@@ -62,9 +65,11 @@ class Level:
         "lowest",
     )
 
-    def __init__(self, window: int, tail: int, most_sigmas: float = 3.5) -> None:
+    def __init__(
+        self, window: int, tail: int, most_sigmas: float = 3.5, noise_window: int = 64
+    ) -> None:
         self._values = SortedWindow(window)
-        self._diffs = SortedWindow(2 * window)
+        self._diffs = SortedWindow(noise_window)
         self._tail = SortedWindow(tail)
         self._most_sigmas = most_sigmas
         self._last = 0.0
@@ -111,13 +116,14 @@ class Level:
         floor = _ROUNDING if self.log else _ROUNDING * abs(self._values.median()) or 1e-12
         if not len(self._tail):
             return floor
+        floor = max(floor, self._diffs.grain())
         return max(NORMAL_PER_MAD * self._diffs.median() / math.sqrt(2.0), floor)
 
     def scale(self) -> float:
         """Sigma of y."""
         if not len(self._tail):
             return self.near_scale()
-        return max(self.near_scale(), self._tail.quantile(_TAIL_SHARE) / _TAIL_SIGMAS)
+        return max(self.near_scale(), self._tail.quantile(_TAIL_SHARE, _FORGIVEN) / _TAIL_SIGMAS)
 
     def deviation(self, value: float) -> float:
         """How many sigmas ``value`` stands above the level (negative: below)."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lossguard.detectors.base import Detector, Family, Finding, Observation, Severity, Symptom
+from lossguard.detectors.zeroed_loss import ZeroedLoss
 
 _SKIPPED_BY_SCALER = 16
 """The wire's SKIP_SCALER."""
@@ -42,7 +43,9 @@ class Nonfinite(Detector):
     activations finite, the bad gradient that stands last in the order of the parameters, the
     one closest to the loss, where backward met it first. A non-finite gradient under a finite loss
     is nothing where a GradScaler is at work (a loss scale above 1, or its own skip): that is fp16's
-    normal search for a scale, and the update is dropped (Micikevicius et al., ICLR 2018).
+    normal search for a scale, and the update is dropped (Micikevicius et al., ICLR 2018). A loss
+    that was far from zero and is exactly 0.0 is one that a trainer wrote for a NaN
+    (``ZeroedLoss``).
 
     One critical finding opens an episode, one renews it when it is persistent
     (``evidence["consecutive"]``), one ends it.
@@ -56,6 +59,8 @@ class Nonfinite(Detector):
         self._clear()
 
     def _clear(self) -> None:
+        self._zeroed = ZeroedLoss()
+        self._zero_steps: list[int] = []
         self._onset: int | None = None
         self._metric = ""
         self._where = ""
@@ -65,26 +70,31 @@ class Nonfinite(Detector):
 
     def update(self, observation: Observation) -> Finding | None:
         """Take in one step."""
-        metric = _bad_metric(observation)
+        since = self._zero_since(observation)
+        metric = _bad_metric(observation) or ("loss" if since is not None else None)
         if metric is None:
             return self._finite(observation)
         self._calm = 0
         self._consecutive += 1
         self._last_bad = observation.step
         if self._onset is None:
-            self._onset = observation.step
+            self._onset = observation.step if since is None else since
             self._metric = metric
             self._where = _first_bad(observation)
             return self._finding(observation, self._message(observation))
         if self._consecutive == self.config.persistent_steps:
             return self._finding(
-                observation, f"persistent: {self._metric} not finite since step {self._onset}"
+                observation,
+                f"persistent: {self._metric} not finite since step {self._onset}; go back before "
+                "it, and try bfloat16 or float32 where it was float16",
             )
         return None
 
     def state(self) -> dict[str, Any]:
         """Everything it knows, as plain data."""
         return {
+            "zeroed": self._zeroed.state(),
+            "zero_steps": list(self._zero_steps),
             "onset": self._onset,
             "metric": self._metric,
             "where": self._where,
@@ -95,6 +105,8 @@ class Nonfinite(Detector):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take the place of the detector that ``state`` came from."""
+        self._zeroed.restore(state["zeroed"])
+        self._zero_steps = list(state["zero_steps"])
         self._onset = state["onset"]
         self._metric = state["metric"]
         self._where = state["where"]
@@ -118,11 +130,24 @@ class Nonfinite(Detector):
             f"{self._metric} is finite again after step {self._last_bad}",
             end_step=self._last_bad,
         )
+        zeroed = self._zeroed
         self._clear()
+        self._zeroed = zeroed
         return finding
+
+    def _zero_since(self, observation: Observation) -> int | None:
+        """The step from which on the loss is 0.0 for a NaN; None where it is not."""
+        loss = observation.get("loss")
+        if loss is None:
+            return None
+        self._zero_steps = [*self._zero_steps[-2:], observation.step] if loss == 0.0 else []
+        num_before = self._zeroed.push(loss, observation.get("grad_norm"))
+        return self._zero_steps[0] if num_before >= 0 else None
 
     def _message(self, observation: Observation) -> str:
         value = observation.get(self._metric)
+        if value == 0.0:
+            return f"loss is exactly 0 since step {self._onset}: a NaN that was logged as 0"
         shown = "not finite" if value is None else str(value)
         place = f", first in {self._where}" if self._where else ""
         return f"{self._metric} is {shown} at step {observation.step}{place}"

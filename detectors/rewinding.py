@@ -30,10 +30,10 @@ class RewindingDetector(Detector):
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._last_step = -1
-        self._journal: deque[tuple[int, Inputs]] = deque(maxlen=_JOURNAL)
-        self._snapshots: list[tuple[int, int, dict[str, Any]]] = []
+        self.__count = 0
+        self.__last_step = -1
+        self.__journal: deque[tuple[int, Inputs]] = deque(maxlen=_JOURNAL)
+        self.__snapshots: list[tuple[int, int, dict[str, Any]]] = []
 
     @abstractmethod
     def inputs_of(self, observation: Observation) -> Inputs | None:
@@ -66,54 +66,54 @@ class RewindingDetector(Detector):
         """Everything it knows, as plain data."""
         return {
             "now": self.save(),
-            "count": self._count,
-            "last_step": self._last_step,
-            "journal": [[step, list(inputs)] for step, inputs in self._journal],
-            "snapshots": [list(snapshot) for snapshot in self._snapshots],
+            "count": self.__count,
+            "last_step": self.__last_step,
+            "journal": [[step, list(inputs)] for step, inputs in self.__journal],
+            "snapshots": [list(snapshot) for snapshot in self.__snapshots],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take the place of the detector that ``state`` came from."""
         self.load(state["now"])
-        self._count = state["count"]
-        self._last_step = state["last_step"]
-        self._journal = deque(
+        self.__count = state["count"]
+        self.__last_step = state["last_step"]
+        self.__journal = deque(
             ((step, tuple(inputs)) for step, inputs in state["journal"]), maxlen=_JOURNAL
         )
-        self._snapshots = [(count, step, saved) for count, step, saved in state["snapshots"]]
+        self.__snapshots = [(count, step, saved) for count, step, saved in state["snapshots"]]
 
     def rewind(self, step: int) -> None:
         """Forget the observations of steps after ``step``."""
-        if self._last_step > step and self._snapshots:
-            kept = [snapshot for snapshot in self._snapshots if snapshot[1] <= step]
-            count, last_step, saved = kept.pop() if kept else self._snapshots[0]
-            replayed = [entry for entry in self._journal if last_step < entry[0] <= step]
-            earlier = [entry for entry in self._journal if entry[0] <= last_step]
+        if self.__last_step > step and self.__snapshots:
+            kept = [snapshot for snapshot in self.__snapshots if snapshot[1] <= step]
+            count, last_step, saved = kept.pop() if kept else self.__snapshots[0]
+            replayed = [entry for entry in self.__journal if last_step < entry[0] <= step]
+            earlier = [entry for entry in self.__journal if entry[0] <= last_step]
             self.load(saved)
-            self._count, self._last_step = count, last_step
-            self._snapshots = kept
-            self._journal = deque(earlier, maxlen=_JOURNAL)
+            self.__count, self.__last_step = count, last_step
+            self.__snapshots = kept
+            self.__journal = deque(earlier, maxlen=_JOURNAL)
             for replayed_step, inputs in replayed:
                 self._advance(replayed_step, inputs)
         self.drop_episode()
 
     def _advance(self, step: int, inputs: Inputs) -> Finding | None:
-        if self._count % _EVERY == 0:
-            self._snapshots.append((self._count, self._last_step, self.save()))
+        if self.__count % _EVERY == 0:
+            self.__snapshots.append((self.__count, self.__last_step, self.save()))
             self._thin_out()
-        self._count += 1
-        self._last_step = step
-        self._journal.append((step, inputs))
+        self.__count += 1
+        self.__last_step = step
+        self.__journal.append((step, inputs))
         return self.judge(step, inputs)
 
     def _thin_out(self) -> None:
         """Drop the snapshot that leaves the smallest gap for its age; never the last few."""
-        if len(self._snapshots) <= _SNAPSHOTS:
+        if len(self.__snapshots) <= _SNAPSHOTS:
             return
-        counts = [snapshot[0] for snapshot in self._snapshots]
+        counts = [snapshot[0] for snapshot in self.__snapshots]
         recent = _JOURNAL // _EVERY + 1
         candidates = range(1, len(counts) - recent)
         gaps = {
-            i: (counts[i + 1] - counts[i - 1]) / (self._count - counts[i] + 1) for i in candidates
+            i: (counts[i + 1] - counts[i - 1]) / (self.__count - counts[i] + 1) for i in candidates
         }
-        del self._snapshots[min(gaps, key=gaps.__getitem__)]
+        del self.__snapshots[min(gaps, key=gaps.__getitem__)]

@@ -17,6 +17,8 @@ _VETOED = 1 | 2 | 4 | 8
 """The wire's SKIP_NONFINITE, SKIP_GRAD_NORM, SKIP_LOSS and SKIP_COMMAND."""
 RECENT = 5
 """Observations over which persistence is judged."""
+_HIT, _COUNTS, _SKIPPED = 1, 2, 4
+"""What is remembered of a recent observation."""
 
 
 class SpikeDetector(RewindingDetector):
@@ -67,17 +69,21 @@ class SpikeDetector(RewindingDetector):
         self._recent.clear()
 
     def note(self, counts: bool, skipped: float | None) -> bool:
-        """Remember whether this observation counts towards persistence; True if it was vetoed."""
+        """Remember a hit, and whether it counts towards persistence; True if it was vetoed."""
         vetoed = skipped is not None and math.isfinite(skipped) and bool(int(skipped) & _VETOED)
-        self._recent.append((2 if vetoed else 1) if counts else 0)
+        self._recent.append(_HIT | _COUNTS * counts | _SKIPPED * (counts and vetoed))
         return vetoed
 
     def persists(self) -> bool:
-        """Whether there have been enough hits to act on."""
-        recent = list(self._recent)
-        need = 3 if 2 in recent else 2
-        in_a_row = len(recent) >= need and all(recent[-need:])
-        return in_a_row or sum(1 for hit in recent if hit) > need
+        """Whether there have been enough hits that count to act on."""
+        counted = [hit & _COUNTS for hit in self._recent]
+        need = 3 if any(hit & _SKIPPED for hit in self._recent) else 2
+        in_a_row = len(counted) >= need and all(counted[-need:])
+        return in_a_row or sum(map(bool, counted)) > need
+
+    def is_alone(self) -> bool:
+        """Whether the latest hit is the only one of the recent observations."""
+        return sum(map(bool, self._recent)) <= 1
 
     def normal(self, step: int, value: float) -> Finding | None:
         """Take in a value that is no hit; the end of the episode when it is over."""
@@ -93,12 +99,11 @@ class SpikeDetector(RewindingDetector):
         return self._end(step, f"{self.noun} is back at {self._level.median():.4g}")
 
     def hit(
-        self, step: int, value: float, score: float, *, critical: bool, onset: int | None = None
+        self, step: int, value: float, score: float, severity: Severity, onset: int | None = None
     ) -> Finding | None:
         """Take in a hit: begins an episode, escalates it, or ends it by becoming the level."""
         self._held.append(value)
         episode = self._episode
-        severity = Severity.CRITICAL if critical else Severity.WARNING
         if episode is None:
             self._episode = Episode(step if onset is None else onset, severity, step, score)
             return self.finding(step, severity, score, self.message(value))
@@ -108,17 +113,15 @@ class SpikeDetector(RewindingDetector):
             self._held.clear()
             self._recent.clear()
             return self._end(step, f"{self.noun} settled at {self._level.median():.4g}")
-        if critical:
-            return self.escalate(step, score, self.message(value))
-        return None
+        return self.escalate(step, score, severity, self.message(value))
 
-    def escalate(self, step: int, score: float, message: str) -> Finding | None:
-        """The open episode becomes critical; None when it is, or when there is none."""
+    def escalate(self, step: int, score: float, severity: Severity, message: str) -> Finding | None:
+        """The open episode becomes that severe; None when it is, or when there is none."""
         episode = self._episode
-        if episode is None or episode.severity is Severity.CRITICAL:
+        if episode is None or severity.rank <= episode.severity.rank:
             return None
-        episode.severity = Severity.CRITICAL
-        return self.finding(step, Severity.CRITICAL, score, message)
+        episode.severity = severity
+        return self.finding(step, severity, score, message)
 
     def _end(self, step: int, message: str) -> Finding:
         episode = self._episode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
 
@@ -44,11 +44,20 @@ class SortedWindow:
             return ordered[half]
         return 0.5 * (ordered[half - 1] + ordered[half])
 
-    def quantile(self, share: float) -> float:
-        """The smallest value that at least ``share`` of the values do not exceed."""
+    def quantile(self, share: float, num_above: int = 0) -> float:
+        """The smallest value that at least ``share`` of the values do not exceed, or a smaller
+        one that ``num_above`` values do."""
         ordered = self._ordered
         rank = int(share * len(ordered))
-        return ordered[min(rank, len(ordered) - 1)]
+        return ordered[max(min(rank, len(ordered) - 1 - num_above), 0)]
+
+    def grain(self) -> float:
+        """The smallest of the values above zero where some are zero: the spacing of a metric that
+        was rounded, if the values are its steps. 0 where none is zero, or all are."""
+        ordered = self._ordered
+        if not ordered or ordered[0] > 0.0 or ordered[-1] <= 0.0:
+            return 0.0
+        return ordered[bisect_right(ordered, 0.0)]
 
     def top(self, count: int) -> list[float]:
         """The ``count`` largest values, ascending."""
@@ -79,3 +88,15 @@ def noise(values: list[float]) -> float:
         return 0.0
     steps = [abs(b - a) for a, b in itertools.pairwise(values)]
     return NORMAL_PER_MAD * median(steps) / 2**0.5
+
+
+def wander(values: list[float]) -> float:
+    """Sigma of what is left of neighbours' differences when their median, the trend, is taken out.
+
+    1.4826 * median |d - median(d)| / sqrt(2) with d = x[i+1] - x[i], in the unit of the values.
+    """
+    if len(values) < 3:
+        return noise(values)
+    steps = [b - a for a, b in itertools.pairwise(values)]
+    trend = median(steps)
+    return NORMAL_PER_MAD * median([abs(step - trend) for step in steps]) / 2**0.5

@@ -34,7 +34,7 @@ class SustainedRule:
 class SustainedRise:
     """``stay`` losses in a row far above the level, the last of which have not come down.
 
-    Far: by ``deviation`` * (1 + young / n) sigmas (see ``Level``), by ``of_level`` of the level
+    Far: by ``deviation`` * (1 + (young / n)^2) sigmas (see ``Level``), by ``of_level`` of the level
     and ``of_descent`` of the descent so far. A run of losses that is coming down is left alone
     for eight times as long. After ``settle`` in a row, the latest 64 become the level.
     """
@@ -100,4 +100,4 @@ class SustainedRise:
         share = rule.of_descent if of_descent is None else of_descent
         if not level.matters(loss, rule.of_level, share):
             return False
-        return level.deviation(loss) > rule.deviation * (1.0 + rule.young / level.count)
+        return level.deviation(loss) > rule.deviation * (1.0 + (rule.young / level.count) ** 2)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossguard.detectors import CATALOGUE, Detector, Family, Observation
+from tests.support.healthy_run import healthy
 
 VALUES = st.one_of(
     st.sampled_from(
@@ -19,9 +20,9 @@ VALUES = st.one_of(
     st.floats(),
     st.floats(0.5, 5.0),
 )
-METRICS = st.dictionaries(
-    st.sampled_from(["loss", "grad_norm", "val_loss", "lr", "loss_scale", "skipped"]), VALUES
-)
+PLAIN = sorted({name for o in healthy(64, 1) for name in o.values})
+LAYERED = sorted({name for o in healthy(64, 1) for name in o.families})
+METRICS = st.dictionaries(st.sampled_from(PLAIN), VALUES)
 
 
 @st.composite
@@ -34,7 +35,7 @@ def families(draw: st.DrawFn) -> dict[str, Family]:
     missing = draw(st.lists(st.booleans(), min_size=size, max_size=size))
     names = [f"layer{i}" for i in range(size)]
     family = Family(names, np.array(values, np.float32), np.array(missing, np.bool_))
-    return {draw(st.sampled_from(["act_rms", "grad_norm", "other"])): family}
+    return {draw(st.sampled_from([*LAYERED, "other"])): family}
 
 
 @pytest.mark.parametrize("kind", list(CATALOGUE.values()), ids=list(CATALOGUE))

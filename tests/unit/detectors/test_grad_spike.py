@@ -145,3 +145,14 @@ def test_impossible_thresholds_are_refused(wrong: dict[str, float]) -> None:
     """The error names the value."""
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         GradSpikeConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_hard_bound_is_named_as_such() -> None:
+    """A norm that is usual, and above the bound that was set, is not called unusual."""
+    detector = GradSpike(GradSpikeConfig(hard_bound=5.0))
+    for step in range(100):
+        detector.update(Observation(step, {"grad_norm": 4.0}))
+    finding = detector.update(Observation(100, {"grad_norm": 6.0}))
+    assert finding is not None
+    assert finding.message == "the gradient norm is 6, above the bound of 5 that was set"
+    assert detector.hard_bounds() == {"grad_norm": 5.0}

@@ -37,7 +37,7 @@ def test_the_first_value_that_is_not_positive_ends_the_logarithm() -> None:
 def test_close_to_zero_a_rise_is_measured_by_the_descent() -> None:
     """5 % of the level matters where the run is, 2 % of the descent where it has been."""
     assert material_rise(3.0, 0.0, 0.05, 0.02) == pytest.approx(0.15)
-    assert material_rise(0.001, 2.0, 0.05, 0.02) == pytest.approx(0.003)
+    assert material_rise(0.001, 2.0, 0.05, 0.02) == pytest.approx(0.004)
     assert material_rise(0.1, 2.0, 0.05, 0.02) == pytest.approx(0.04)
 
 

@@ -105,3 +105,51 @@ def test_impossible_thresholds_are_refused() -> None:
         NonfiniteConfig(calm_steps=0)
     with pytest.raises(ValueError, match="got 1"):
         NonfiniteConfig(persistent_steps=1)
+
+
+def losses(values: list[float], **others: float) -> list[Observation]:
+    """Steps with these losses."""
+    return [Observation(step, {"loss": x, **others}) for step, x in enumerate(values)]
+
+
+def said_of(run: list[Observation]) -> list[Finding]:
+    """All that a fresh detector says about it."""
+    detector = Nonfinite()
+    return [f for f in map(detector.update, run) if f is not None]
+
+
+def test_a_nan_that_was_logged_as_zero_is_found() -> None:
+    """A loss of 2.1 that is exactly 0 for three steps is no loss; dated to its first zero."""
+    (finding,) = said_of(losses([2.4, 2.3, 2.2, 2.1, 0.0, 0.0, 0.0, 0.0]))
+    assert (finding.onset_step, finding.detected_step, finding.metric) == (4, 6, "loss")
+    assert finding.severity is Severity.CRITICAL
+
+
+def test_a_zero_with_no_gradient_is_found_at_once() -> None:
+    """The gradient norm says it: zero, or not finite, where the loss is zero at once."""
+    run = losses([2.4, 2.3, 2.2])
+    run.append(Observation(3, {"loss": 0.0, "grad_norm": 0.0}))
+    (finding,) = said_of(run)
+    assert finding.onset_step == finding.detected_step == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0] * 20,
+        [0.0, 0.0, 0.001, -0.002, 0.0, 0.0, 0.0, 0.0],
+        [1.0, 0.3, 0.09, 0.02, 0.004, 0.0009, 0.0, 0.0, 0.0, 0.0],
+        [2.4, 0.0, 2.3, 2.2, 0.0, 2.1, 2.0],
+        [1.5, 1.2, 0.7, 0.4, 0.1, 0.02, 0.0, 0.0, 0.0],
+    ],
+)
+def test_a_loss_that_may_be_zero_is_left_alone(values: list[float]) -> None:
+    """Zero from the start, fitted away, rounded, or zero for a step: nothing."""
+    assert said_of(losses(values)) == []
+
+
+def test_losses_after_zeros_end_the_episode() -> None:
+    """A skipped batch leaves the next losses as they were."""
+    first, last = said_of(losses([2.4, 2.3, 2.2, 2.1, 0.0, 0.0, 0.0, 2.1, 2.0, 2.0, 1.9]))
+    assert first.end_step is None
+    assert last.end_step == 6
