@@ -9,7 +9,7 @@ INSTALLED = $(VENV)/.installed
 PACKAGE = lossguard agent probes detectors tui
 OURS = tests examples benchmarks
 
-.PHONY: help venv demo test check format bench clean
+.PHONY: help venv demo test check format bench bench-detection clean
 
 help:
 	@echo 'make venv     a virtual environment in $(VENV) with everything pinned in constraints.txt'
@@ -17,7 +17,7 @@ help:
 	@echo 'make check    formatting, lint, types, import contracts'
 	@echo 'make test     make check, then all tests'
 	@echo 'make format   let ruff format the code and fix what it can'
-	@echo 'make bench    the performance benchmark'
+	@echo 'make bench    the benchmarks: performance, and detection quality (alone: make bench-detection)'
 	@echo 'make clean    remove the environment, caches and build products'
 
 venv: $(INSTALLED)
@@ -48,8 +48,11 @@ format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: venv
+bench: venv bench-detection
 	$(BIN)/python benchmarks/spine.py
+
+bench-detection: venv
+	$(BIN)/python -m benchmarks.detection
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
