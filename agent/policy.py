@@ -8,47 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.agent.incidents import Incident
+from lossguard.agent.policy_file import find_policy
+from lossguard.agent.policy_settings import Policy
 from lossguard.detectors import Finding, Severity, Symptom
-from lossguard.errors import ConfigError
 from lossguard.probes.wire import Action
 
+__all__ = ["Judge", "Order", "Policy", "find_policy"]
+
 _MAX_ORDERED = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """What may be done to a run without asking.
-
-    ``observe`` changes nothing. ``guard`` vetoes bad updates in their own step (the probe does,
-    with the limits the agent streams) and rolls back what a veto cannot save.
-    """
-
-    name: str
-    acts: bool
-    rollback_for: frozenset[Symptom] = frozenset({Symptom.LOSS_SPIKE, Symptom.DIVERGENCE})
-    """Critical incidents of these symptoms are rolled back."""
-    nonfinite_tolerance: int = 5
-    """Non-finite steps in a row before the run is rolled back [steps]; the update of each is
-    skipped at once."""
-    max_rollbacks: int = 3
-    """Circuit breaker: so many rollbacks within ``window_steps``, then only alerts."""
-    window_steps: int = 500
-    relapse_steps: int = 64
-    """Trouble that is back within so many steps of a rollback is not cured by another one."""
-
-
-POLICIES = {
-    "observe": Policy(name="observe", acts=False),
-    "guard": Policy(name="guard", acts=True),
-}
-
-
-def find_policy(name: str) -> Policy:
-    """Raises ConfigError for a name there is no policy of."""
-    if name not in POLICIES:
-        known = ", ".join(sorted(POLICIES))
-        raise ConfigError(f"there is no policy {name!r}; there are {known}")
-    return POLICIES[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,5 +154,5 @@ def test_a_withdrawn_order_was_never_given() -> None:
 
 def test_an_unknown_policy_is_refused_with_those_there_are() -> None:
     """The message says what to write."""
-    with pytest.raises(ConfigError, match=r"no policy 'yolo'; there are guard, observe"):
+    with pytest.raises(ConfigError, match=r"policy must be one of observe, guard, .*got 'yolo'"):
         find_policy("yolo")
