@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lossguard.agent.detector_settings import fresh
 from lossguard.agent.feed import EventLine
 from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
@@ -152,9 +153,9 @@ class Run:
         code = int(value) if math.isfinite(value) else 0
         if code <= 0 or code & wire.SKIP_SCALER:
             return None
-        incident = next(iter(changed.values()), None)
-        if incident is None and self.incidents.open:
-            incident = self.incidents.open[-1]
+        incident = next((i for i in changed.values() if i.is_acute), None)
+        if incident is None:
+            incident = next((i for i in reversed(self.incidents.open) if i.is_acute), None)
         why = [words for bit, (_, words) in _VETOES.items() if code & bit]
         if code & wire.SKIP_COMMAND:
             why.append("ordered by hand")
@@ -179,12 +180,14 @@ class Run:
 
     def _refresh_limits(self) -> bool:
         fresh: dict[str, float] = {}
-        if self._judge.stands_down and not self.incidents.open:
+        if self._judge.stands_down and not any(i.is_acute for i in self.incidents.open):
             self._judge.stands_down = False
         for detector in () if self._judge.stands_down else self._detectors:
             with self._contained(detector, self.step):
+                hard = detector.hard_bounds()
                 for metric, bound in detector.bounds().items():
-                    fresh[metric] = min(_wider(bound, self._widening), fresh.get(metric, math.inf))
+                    wider = min(_wider(bound, self._widening), hard.get(metric, math.inf))
+                    fresh[metric] = min(wider, fresh.get(metric, math.inf))
         changed = fresh != self.limits
         self.limits = fresh
         return changed
@@ -200,7 +203,7 @@ class Run:
             for incident in self.incidents.all[-_LOOKED_BACK:]
             if incident.last_step > self.step - _HARMLESS_STEPS
             and not incident.is_open
-            and incident.lead.severity is Severity.WARNING
+            and incident.severity is not Severity.CRITICAL
             and any(action.action == "skip" for action in incident.actions)
         )
         return float(4 ** min(harmless // _HARMLESS, 8))
@@ -285,7 +288,7 @@ class Run:
             except Exception:
                 log.warning("the state of detector %s of %s does not fit; it starts afresh",
                             detector.symptom, self.id)  # fmt: skip
-                self._detectors[i] = type(detector)()
+                self._detectors[i] = fresh(detector)
                 self.incidents.lose_sight(detector.symptom, self.step)
         self._refresh_limits()
 

@@ -86,7 +86,8 @@ class Level:
         if len(self._values):
             self._diffs.push(abs(y - self._last))
             rise = y - self._values.median()
-            self._tail.push(min(rise, self._most_sigmas * self.scale()))
+            bounded = self._most_sigmas < math.inf
+            self._tail.push(min(rise, self._most_sigmas * self.scale()) if bounded else rise)
         self._values.push(y)
         self._last = y
         self.count += 1

@@ -20,6 +20,8 @@ _NORMS = 64
 _LEAST_NORMS = 16
 _USUAL = 10.0
 """Multiple of the median up to which a norm is a usual one."""
+_ALIVE = 4.0
+"""The gradient has not vanished while it is above the usual over this."""
 _CALM = 5.0
 """Multiple of the median up to which gradients are back to normal."""
 _RATIOS = 16
@@ -71,7 +73,7 @@ class OptimizerState(EpisodicDetector):
         r = lower quartile over parameters of (update norm / weight norm) / learning rate
 
     below ``collapse`` of its median before, ``samples`` samples in a row, while the gradient is
-    back to normal. Over when it is above half of that. The quartile, for a poisoned parameter
+    back to normal; small updates of a small gradient are no sign. Over when it is above half of that. The quartile, for a poisoned parameter
     whose gradients are sparse goes on moving its other elements. Source: the second moment's
     lag in Molybog et al., "A Theory on Adam Instability in Large-Scale Machine Learning", 2023,
     seen from its other side; the thresholds are ours.
@@ -171,7 +173,8 @@ class OptimizerState(EpisodicDetector):
         giant_step, times = self._giant
         self._age += 1
         fallen = height - self._ratios.median()
-        quiet = norm is None or norm <= _CALM * self._norms.median()
+        usual = self._norms.median()
+        quiet = norm is None or usual / _ALIVE <= norm <= _CALM * usual
         self._low = self._low + 1 if quiet and fallen < math.log(config.collapse) else 0
         if self._low >= config.samples:
             share = max(math.exp(min(fallen, 0.0)), 1e-9)

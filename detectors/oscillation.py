@@ -24,6 +24,8 @@ _FEW_EPOCHS = 20
 """Epochs before the first verdict."""
 _CALM_EPOCHS = 6
 """Looks without swings that end an episode in a log of epochs."""
+_FIRST = 16
+"""First losses that are kept."""
 _LARGEST = 1e30
 """Losses are clipped to it, so that their squares stay finite."""
 _LR_RANGE = 1.2
@@ -125,7 +127,7 @@ class Oscillation(EpisodicDetector):
         if loss is None:
             return None
         loss = min(max(loss, -_LARGEST), _LARGEST)
-        if len(self._first) < 3:
+        if len(self._first) < _FIRST:
             self._first.append(loss)
         self._rates[0].append(lr)
         self._epochs.append((step, loss))
@@ -184,8 +186,8 @@ class Oscillation(EpisodicDetector):
             if scale != self._scale:
                 return None
             return self._follow(step, watch.calmed(self._amplitude))
-        first = median(self._first)
-        swing = watch.look(first, max(first - self._scales[0].best, 0.0))
+        first, start = median(self._first), median(self._first[:3])
+        swing = watch.look(first, max(start - self._scales[0].best, 0.0))
         return self._judged(step, scale, swing, self._rates[scale])
 
     def _look_at_epochs(self, step: int) -> Finding | None:
@@ -197,7 +199,7 @@ class Oscillation(EpisodicDetector):
         seen = stretch(losses)
         if seen is None:
             return None
-        descent = max(median(self._first) - min(losses), 0.0)
+        descent = max(median(self._first[:3]) - min(losses), 0.0)
         height = max(config.epoch_swing, config.of_descent * descent / abs(seen.level))
         turns = reversals(list(seen.residuals), height)
         swings = turns >= config.epoch_reversals * len(losses) and not seen.falls

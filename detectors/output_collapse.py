@@ -38,6 +38,9 @@ class OutputCollapseConfig:
     """Samples in a row before it is critical [samples, >= stay]."""
     loss_rise: float = 0.05
     """Rise of the loss above its level before, relative to it, that makes it so [> 0]."""
+    target_jump: float = 0.5
+    """Rise of the most frequent target's share, to ``top_share`` at least, that is a collapse of
+    the data, which predictions follow [share, > 0]."""
     first: int = 64
     """Samples at the start of a run that are allowed to be of one class: models begin so [>= 0]."""
     calm_steps: int = 3
@@ -46,7 +49,7 @@ class OutputCollapseConfig:
     def __post_init__(self) -> None:
         if not 0.5 <= self.top_share <= 1.0:
             raise ValueError(f"top_share must be in 0.5..1, got {self.top_share}")
-        for name in ("above_target", "entropy", "loss_rise"):
+        for name in ("above_target", "entropy", "loss_rise", "target_jump"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name, least in {"stay": 2, "last": self.stay, "first": 0, "calm_steps": 1}.items():
@@ -61,14 +64,15 @@ class OutputCollapse(EpisodicDetector):
     A sample is collapsed when top_token_share >= 0.9 and >= the target's share + 0.3, the latter
     being the larger of this sample's and the usual one: in data of which 95 % is one class,
     predicting it is no collapse. Where no targets were measured, the entropy must be below 0.1 of
-    its usual value instead. Four samples in a row are a warning; critical after 16 if the median of
+    its usual value instead. Predictions that follow targets of which 90 % are suddenly one class,
+    by 0.5 more than usual, are collapsed too: that is padding, or an end-of-sequence token, that
+    has got into the loss. Four samples in a row are a warning; critical after 16 if the median of
     the last 8 losses is above that of the healthy samples by 5 % and by 4 standard errors. Usual
-    values are medians of the last 64
-    healthy samples.
+    values are medians of the last 64 healthy samples.
 
-    Nothing is said of the first 64 samples, for a fresh language model passes a stage in which it
-    predicts the commonest token only; nor after them while no sample was healthy and the loss
-    still falls. Padding or EOS counted in the targets shows as a share of the targets, as usual.
+    But for targets that collapse, nothing is said of the first 64 samples, for a fresh language
+    model passes a stage in which it predicts the commonest token only; nor after them while no
+    sample was healthy and the loss still falls.
     """
 
     symptom: ClassVar[Symptom] = Symptom.OUTPUT_COLLAPSE
@@ -109,8 +113,9 @@ class OutputCollapse(EpisodicDetector):
         top, entropy, target, loss = inputs
         assert top is not None
         self._samples += 1
-        if top >= self.config.top_share and self._is_collapsed(top, entropy, target):
-            return self._collapsed(step, top, loss)
+        followed = self._target_collapsed(target)
+        if top >= self.config.top_share and (followed or self._is_collapsed(top, entropy, target)):
+            return self._collapsed(step, top, loss, target if followed else None)
         self._row = 0
         self._healthy += 1
         if entropy is not None and 0.0 <= entropy <= 1.0:
@@ -145,6 +150,14 @@ class OutputCollapse(EpisodicDetector):
         super().drop_episode()
         self._row = 0
 
+    def _target_collapsed(self, target: float | None) -> bool:
+        """Whether the targets are suddenly of one class."""
+        if target is None or not self.config.top_share <= target <= 1.0:
+            return False
+        if len(self._target) < self.config.stay:
+            return False
+        return target - median(list(self._target)) >= self.config.target_jump
+
     def _is_collapsed(self, top: float, entropy: float | None, target: float | None) -> bool:
         usual = median(list(self._target)) if self._target else 0.0
         if target is not None and 0.0 <= target <= 1.0:
@@ -155,8 +168,10 @@ class OutputCollapse(EpisodicDetector):
             return False
         return entropy < self.config.entropy * median(list(self._entropy))
 
-    def _collapsed(self, step: int, top: float, loss: float | None) -> Finding | None:
-        """Take in a collapsed sample."""
+    def _collapsed(
+        self, step: int, top: float, loss: float | None, followed: float | None
+    ) -> Finding | None:
+        """Take in a collapsed sample, and the share of the target that it follows, if it does."""
         config = self.config
         self._row += 1
         if self._row == 1:
@@ -167,13 +182,18 @@ class OutputCollapse(EpisodicDetector):
         never = self._healthy < config.stay
         if never:
             self._loss.push(loss)
-        if self._samples <= config.first or (never and self._falls()):
+        if followed is None and (self._samples <= config.first or (never and self._falls())):
             return None
         if self._row < config.stay:
             return None
         high = not never and self._row >= config.last and self._above(loss)
         usual = f"{median(list(self._target)):.0%}" if self._target else "fewer"
         words = f"{top:.0%} of the predictions are one class, where {usual} of the targets are"
+        if followed is not None:
+            words = (
+                f"{followed:.0%} of the targets are one class where {usual} were, and {top:.0%} of "
+                "the predictions follow: padding or end-of-sequence in the loss?"
+            )
         return self.hit(
             step,
             Severity.CRITICAL if high else Severity.WARNING,

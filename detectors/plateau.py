@@ -183,7 +183,8 @@ class Plateau(EpisodicDetector):
             classes = uniform_classes(self._last)
             if classes is not None:
                 text = f"the loss is {self._last:.4g} and does not move"
-                since = self._stuck.since(_STILL)
+                slack = config.min_progress * self._last
+                since = self._stuck.since(self._last - slack, self._last + slack)
                 return self._found(step, _NOTHING, Flat(since, self._last, self._last), text)
         length = self._by_grain(config.stuck, config.stuck_epochs)
         if self._curve.count % max(1, length // 12) == 0 and self._best < math.inf:
@@ -198,22 +199,22 @@ class Plateau(EpisodicDetector):
         if curve.count < self._next:
             return None
         self._next = curve.count + curve.count // _EVERY
-        first = median(self._first)
+        first, (now, error) = median(self._first), self._now()
         flat = None
         if self._settled >= self._by_grain(config.patience, config.patience_epochs):
             flat = learnt_nothing(curve, first, config.min_progress)
-        if flat is not None:
+        if flat is not None and self._stays(_NOTHING, flat, now, error):
             text = (
                 f"the loss has not moved in {curve.count} observations: {flat.level:.4g} "
                 f"where it was {flat.before:.4g}"
             )
             return self._found(step, _NOTHING, flat, text)
-        if curve.count < self._by_grain(config.flat, config.flat_epochs):
+        if self._settled < self._by_grain(config.flat, config.flat_epochs):
             return None
         if self._lr is not None and self._lr < _DECAYED * self._peak_lr:
             return None
         flat = flat_half(curve, config.flat_progress)
-        if flat is None:
+        if flat is None or not self._stays(_FLAT, flat, now, error):
             return None
         least = (1.0 - config.min_progress) * first
         if flat.level >= least > 0.0 and self._best >= least - config.min_progress * first:
@@ -224,7 +225,8 @@ class Plateau(EpisodicDetector):
 
     def _found(self, step: int, kind: str, flat: Flat, text: str) -> Finding | None:
         severity = Severity.INFO if kind == _FLAT else Severity.WARNING
-        classes = uniform_classes(flat.level) if kind == _NOTHING else None
+        level = median(self._curve.medians) if self._curve.count > 64 else flat.level
+        classes = uniform_classes(level) if kind == _NOTHING else None
         if classes is not None:
             text += f"; ln {classes} is what guessing alike among {classes} classes gives"
         self._before, self._level = flat.before, flat.level
@@ -240,21 +242,26 @@ class Plateau(EpisodicDetector):
         length = self._by_grain(config.stuck, config.stuck_epochs)
         if self._curve.count % max(1, length // 12):
             return None
-        latest = self._stuck.latest(max(3, length // 6))
-        now = median(latest)
-        error = 4.0 * 1.2533 * noise(latest) / math.sqrt(len(latest))
-        if self._stays(now, error):
+        now, error = self._now()
+        flat = Flat(episode.onset_step, self._before, self._level)
+        if self._stays(self.open_kind, flat, now, error):
             episode.hit(step, episode.score)
             return None
         moved = "falls again" if now < self._level else "has left its level"
         return self.end(step, f"the loss {moved}: {now:.4g}")
 
-    def _stays(self, now: float, error: float) -> bool:
-        """Whether the loss is where the episode has it."""
-        level, config = self._level, self.config
-        if self.open_kind == _STUCK:
-            return now > 0.5 * (self._before + level)
-        if self.open_kind == _NOTHING:
+    def _now(self) -> tuple[float, float]:
+        """The level of the latest losses, and four standard errors of it."""
+        length = self._by_grain(self.config.stuck, self.config.stuck_epochs)
+        latest = self._stuck.latest(max(3, length // 6))
+        return median(latest), 4.0 * 1.2533 * noise(latest) / math.sqrt(len(latest))
+
+    def _stays(self, kind: str, flat: Flat, now: float, error: float) -> bool:
+        """Whether the latest losses are where the plateau is."""
+        level, config = flat.level, self.config
+        if kind == _STUCK:
+            return now > 0.5 * (flat.before + level)
+        if kind == _NOTHING:
             return now > level - 2.0 * config.min_progress * abs(level) - error
         slack = 2.0 * config.flat_progress * abs(level) + error
         return level - slack < now < level + 2.0 * slack

@@ -18,7 +18,7 @@ from lossguard.detectors.power_law import Forecast
 from lossguard.detectors.reference_run import ReferenceRun
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.run_curve import RunCurve
-from lossguard.detectors.streaming import median, noise
+from lossguard.detectors.streaming import median
 
 _BLOCKS = 96
 _EVERY = 16
@@ -76,12 +76,12 @@ class SlowConvergence(EpisodicDetector):
     """The loss still falls, or stands, but clearly behind what was to be expected.
 
     *Behind its own curve*: c + a (t + t0)^-b is fitted (``power_law``) to the first ``fitted`` of
-    the run, in blocks (``RunCurve``). The last blocks, an eighth of all and at least three, all
-    lie above the slowest curve that fits as well, by ``sigmas`` times sqrt(n^2 + e^2) of block
-    noise n and fit error e, and in the median by ``material`` of the level and by ``shortfall``
-    of the progress foretold since the fit. Two judgements in a row (the run has grown by 6 %
-    between) make an ``info``: a curve that reaches its floor at once looks like that. Nothing is
-    said when no power law fits within twice the noise, before ``_TRUST`` forecasts were right,
+    the run, in blocks (``RunCurve``). Of the last blocks, an eighth of all and at least three,
+    four of five lie above the slowest curve that fits as well; their median is above it by
+    ``sigmas`` standard errors, by ``material`` of the level and by ``shortfall`` of the progress
+    foretold since the fit (``falling_behind``). Two judgements in a row make an ``info`` and no
+    more: a curve that reaches its floor at once looks the same. Nothing is said when no power
+    law fits within twice the noise, before eight forecasts (four in a log of epochs) were right,
     or when the loss has risen: that is divergence.
 
     *Behind a reference run* (where one is given): three blocks in a row are more than
@@ -174,26 +174,13 @@ class SlowConvergence(EpisodicDetector):
 
     def _against_reference(self, step: int) -> Finding | None:
         """Open an episode if the run is behind the reference."""
-        steps, values = self._curve.steps, self._curve.medians
-        if len(values) < 12:
+        curve, reference = self._curve, self._reference
+        first = reference.behind_since(curve.steps, curve.medians, self.config.behind)
+        there = reference.at(step)
+        if first is None or there is None:
             return None
-        recent = range(len(values) - 3, len(values))
-        flicker = 3.0 * noise(values[-16:])
-        for i in recent:
-            there = self._reference.at(steps[i])
-            if there is None or values[i] - there < flicker:
-                return None
-            if self._reference.behind(steps[i], values[i]) <= self.config.behind:
-                return None
-        first = len(values) - 3
-        while first and self._reference.behind(steps[first - 1], values[first - 1]) > (
-            0.5 * self.config.behind
-        ):
-            first -= 1
         self._forecast = None
-        there = self._reference.at(step)
-        assert there is not None
-        return self._found(step, first, Severity.WARNING, values[-1], there)
+        return self._found(step, first, Severity.WARNING, curve.medians[-1], there)
 
     def _found(
         self, step: int, first: int, severity: Severity, now: float, foretold: float

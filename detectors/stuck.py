@@ -40,9 +40,17 @@ class Stuck:
         start = max(0, len(self._recent) - count)
         return [self._recent[i][1] for i in range(start, len(self._recent))]
 
-    def since(self, count: int) -> int:
-        """The step of the first of the last ``count`` losses."""
-        return self._recent[max(0, len(self._recent) - count)][0]
+    def since(self, low: float, high: float) -> int:
+        """The step from which on no two losses in a row were outside of the band."""
+        onset = self._recent[-1][0]
+        outside = 0
+        for step, loss in reversed(self._recent):
+            outside = 0 if low <= loss <= high else outside + 1
+            if outside == 2:
+                break
+            if outside == 0:
+                onset = step
+        return onset
 
     def verdict(self, length: int, best: float, first: float) -> Flat | None:
         """The stretch that stands still, if the last ``length`` losses do."""
@@ -62,7 +70,7 @@ class Stuck:
             return None
         if sorted(values)[length // 10] - best < 0.5 * gap:
             return None
-        return Flat(self._since(best + 0.5 * gap), best, level)
+        return Flat(self.since(best + 0.5 * gap, math.inf), best, level)
 
     def state(self) -> list[Any]:
         """Plain data for ``restore``."""
@@ -81,16 +89,3 @@ class Stuck:
         least = max(math.log(LEAST_RATIO), self._share * math.log(max(first / best, 1.0)))
         enough = min(_OF_DESCENT * descent, _MOST_BESTS * best)
         return math.log(level / best) >= least and level - best >= enough
-
-    def _since(self, bound: float) -> int:
-        """The step from which on no two losses in a row were below the bound."""
-        entries = list(self._recent)
-        onset = entries[-1][0]
-        low = 0
-        for step, loss in reversed(entries):
-            low = low + 1 if loss < bound else 0
-            if low == 2:
-                break
-            if low == 0:
-                onset = step
-        return onset

@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 PROGRESS = 0.5
 """Fall, in units of the amplitude, that is progress; swings that shrink to that are, too."""
-_CLIP = 6.0
+_CLIP = 3.0
 """Deviations are cut there [median absolute deviations]: a spike is no swing."""
 _NO_LEVEL = 1e-30
 _SLOWEST = 6

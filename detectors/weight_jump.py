@@ -14,8 +14,9 @@ Floats = npt.NDArray[np.float32]
 
 _BEFORE = 4
 _AFTER = 2
-_STILL = 1.1
-"""Largest over smallest of the samples before, of a weight that stood still."""
+_STILL = 1.5
+"""Most that the largest of the samples before may be over the smallest; the jump must exceed
+the factor by as much."""
 
 
 class WeightJump:
@@ -36,7 +37,9 @@ class WeightJump:
         rows = np.stack([sample for _, sample in self._samples])
         before, after = rows[:_BEFORE], rows[_BEFORE:].min(axis=0)
         high = before.max(axis=0)
-        jumped = (after / self._factor >= high) & (high / _STILL <= before.min(axis=0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = high / before.min(axis=0)
+            jumped = (after / self._factor >= high * moved) & (moved <= _STILL)
         if not jumped.any():
             return None
         index = int(jumped.argmax())

@@ -139,3 +139,30 @@ def test_impossible_thresholds_are_refused(wrong: dict[str, float]) -> None:
     """The error names the value."""
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         OutputCollapseConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_targets_that_are_suddenly_padding_are_named_as_the_cause() -> None:
+    """Predictions that follow a collapse of the targets are a bug in the data, said at once."""
+    detector = OutputCollapse()
+    said = []
+    for step in range(0, 640, 16):
+        padded = step >= 320
+        values = {
+            "top_token_share": 0.95 if padded else 0.35,
+            "target_top_share": 0.94 if padded else 0.19,
+            "output_entropy": 0.04 if padded else 0.6,
+            "loss": 0.1 if padded else 2.0,
+        }
+        finding = detector.update(Observation(step, values))
+        if finding is not None:
+            said.append(finding)
+    assert [(f.onset_step, f.detected_step) for f in said] == [(320, 368)]
+    assert "of the targets are one class" in said[0].message
+
+
+def test_targets_that_were_always_one_class_are_left_alone() -> None:
+    """The healthy twin: data of which 94 % is one class."""
+    detector = OutputCollapse()
+    values = {"top_token_share": 0.95, "target_top_share": 0.94, "output_entropy": 0.04}
+    steps = range(0, 3_200, 16)
+    assert [detector.update(Observation(step, values)) for step in steps] == [None] * len(steps)
