@@ -9,7 +9,7 @@ INSTALLED = $(VENV)/.installed
 PACKAGE = lossguard agent probes detectors tui
 OURS = tests examples benchmarks
 
-.PHONY: help venv demo test check format bench bench-detection clean
+.PHONY: help venv demo test check format bench bench-detection bench-detectors soak clean
 
 help:
 	@echo 'make venv     a virtual environment in $(VENV) with everything pinned in constraints.txt'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test     make check, then all tests'
 	@echo 'make format   let ruff format the code and fix what it can'
 	@echo 'make bench    the benchmarks: performance, and detection quality (alone: make bench-detection)'
+	@echo 'make soak     every detector over ten million observations: half an hour'
 	@echo 'make clean    remove the environment, caches and build products'
 
 venv: $(INSTALLED)
@@ -48,11 +49,17 @@ format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: venv bench-detection
+bench: venv bench-detection bench-detectors
 	$(BIN)/python benchmarks/spine.py
 
 bench-detection: venv
 	$(BIN)/python -m benchmarks.detection
+
+bench-detectors: venv
+	$(BIN)/python -m benchmarks.detector_cost
+
+soak: venv
+	$(BIN)/python -m benchmarks.detector_cost --steps 10000000
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

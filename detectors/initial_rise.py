@@ -23,7 +23,7 @@ class InitialRise:
     """``stay`` losses in a row, among the first ``steps``, above 1 + ``rise`` times the initial.
 
     The initial loss is the lowest of the first three or, if more, half the highest of the first
-    peaks, which single batches can make; a run that starts at or below zero has nothing to compare
+    peaks, which single batches can make; a run with a loss at or below zero has nothing to compare
     with. Above the lowest of the first three, no such care is needed of three times the rise that
     lasts three times as long, nor of 20 times the rise that lasts for two losses.
     """
@@ -53,6 +53,8 @@ class InitialRise:
     def push(self, step: int, loss: float) -> Rise | None:
         """Take in a finite loss."""
         self._seen += 1
+        if loss <= 0.0:
+            self._seen = self._steps + 1  # of losses of either sign a multiple means nothing
         if self._seen == 1:
             self._first_step = step
         if self._seen <= _FIRST:

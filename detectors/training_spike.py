@@ -15,7 +15,7 @@ from lossguard.detectors.schedule import Restarts
 from lossguard.detectors.spike import RECENT, SpikeDetector
 from lossguard.detectors.streaming import median
 
-_GROSS_RISE = 1.2
+_GROSS_RISE = 2.2
 """So far above its level, relative to it, a single loss is worth a look."""
 _YOUNG = 32.0
 """Large is up to twice as much in a young run, whose noise grows as its loss falls."""
@@ -40,7 +40,7 @@ class LossSpikeConfig:
     """Accepted losses that give the upper tail [observations, >= 64]."""
     min_samples: int = 2
     """Losses before the first verdict [observations, >= 2]; ``young`` widens the early ones."""
-    young: float = 5.0
+    young: float = 8.0
     """The threshold is multiplied by 1 + q + q^2, q = young / n, after n losses [observations,
     >= 0]."""
     threshold: float = 6.0
@@ -111,7 +111,7 @@ class TrainingSpike(SpikeDetector):
     hit as well.
 
     One hit that the next loss knows nothing of is worth a line: a batch of its own kind. It is
-    worth a look when another is near, when it is more than double the level, when the gradient
+    worth a look when another is near, when it is more than three times the level, when the gradient
     norm is up with it, or when the loss after it is still on its way down. It becomes critical
     when two hits in a row, or three of five, are large (``large_rise``); three in a row or four
     of five where the guard skipped the updates, for then waiting costs nothing and a poisoned
@@ -221,7 +221,8 @@ class TrainingSpike(SpikeDetector):
         """Words for a loss that, right after a hit, is only on its way down: the weights were
         hurt. Empty where it is back at its level."""
         level, config = self._level, self.config
-        if not self._held or level.deviation(loss) <= _GLOW_SIGMAS:
+        young = 1.0 + min(_YOUNG / max(level.count, 1), 1.0)
+        if not self._held or level.deviation(loss) <= _GLOW_SIGMAS * young:
             return ""
         middle = level.median()
         if loss - middle <= _GLOW * (self._held[-1] - middle):

@@ -58,10 +58,10 @@ def test_a_healthy_loss_is_silent(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("times", "severity"),
-    [(1.35, Severity.INFO), (2.0, Severity.INFO), (2.5, Severity.WARNING), (1e3, Severity.WARNING)],
+    [(1.35, Severity.INFO), (2.0, Severity.INFO), (3.5, Severity.WARNING), (1e3, Severity.WARNING)],
 )
 def test_one_bad_batch_is_noted_and_resolves(seed: int, times: float, severity: Severity) -> None:
-    """A single spike is worth a line, more than double a look; five normal steps end it."""
+    """A single spike is worth a line, more than three times a look; five normal steps end it."""
     loss = decaying(seed=seed)
     loss[AT] *= times
     first, last = (f for f in feed(loss, skipped=range(AT, AT + 1)) if f.onset_step >= AT)
