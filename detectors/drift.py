@@ -143,7 +143,7 @@ class Drift:
         before, after = self._loss(best), self._loss(latest)
         severe = self._sum > 2.0 * rule.limit and after - before >= severe_rise
         since = self._since(best + _NOT_YET * (latest - best))
-        text = f"{self._num_above} in a row add up above the best of the run"
+        text = f"above its best {self._num_above} times since"
         return Rise(before, after, since, severe, text)
 
     def state(self) -> dict[str, Any]:

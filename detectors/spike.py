@@ -113,7 +113,7 @@ class SpikeDetector(RewindingDetector):
             self._held.clear()
             self._recent.clear()
             return self._end(step, f"{self.noun} settled at {self._level.median():.4g}")
-        return self.escalate(step, score, severity, self.message(value))
+        return self.escalate(step, score, severity, self.message(max(self._held)))
 
     def escalate(self, step: int, score: float, severity: Severity, message: str) -> Finding | None:
         """The open episode becomes that severe; None when it is, or when there is none."""
