@@ -93,7 +93,7 @@ def draw(symptom: Symptom, cause: str, metric: str, sick: Record, healthy: Recor
     said = next((f for f in sick.findings if f.symptom is symptom), None)
     if said is not None:
         _mark(panel, said)
-    if metric in _LOGARITHMIC:
+    if metric in _LOGARITHMIC and panel.dataLim.ymin > 0.0:
         panel.set_yscale("log")
     panel.set_ylabel(metric.rstrip("/"), fontsize=8)
     panel.set_title(cause, fontsize=8, color=INK, loc="left")
