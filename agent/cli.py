@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from lossguard.agent.backtest_command import backtest
 from lossguard.errors import ExitCode, LossguardError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PolicyName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--policy", metavar="NAME|FILE", help="One of `lossguard policies`, or a TOML file."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 RunName = Annotated[
     str, typer.Argument(help="A run: its id, the start of it, or a name. Without: the newest.")
@@ -57,7 +64,7 @@ def _fenced(arguments: list[str]) -> list[str]:
         return arguments
     i = 1
     while i < len(arguments) and arguments[i].startswith("-") and arguments[i] != "--":
-        takes_value = arguments[i] in ("--name", "-m")
+        takes_value = arguments[i] in ("--name", "--policy", "-m")
         is_module = arguments[i].startswith("-m")
         i += 2 if takes_value else 1
         if is_module:
@@ -92,8 +99,10 @@ def run(
         Optional[list[str]], typer.Argument(metavar="[ARGS]...", help="Its arguments.")  # noqa: UP045
     ] = None,
     guard: Annotated[
-        bool, typer.Option("--guard", help="Skip bad updates and roll back. Without: only watch.")
+        bool,
+        typer.Option("--guard", help="Skip bad updates and roll back, whatever the policy says."),
     ] = False,
+    policy: PolicyName = None,
     name: Annotated[Optional[str], typer.Option(help="What to call the run.")] = None,  # noqa: UP045
     module: Annotated[
         Optional[str], typer.Option("-m", help="A module to run, as `python -m`.")  # noqa: UP045
@@ -101,6 +110,7 @@ def run(
 ) -> None:
     """Run a training SCRIPT with its ARGS, watched, without a change to it."""
     from lossguard.agent.running import WatchedRun
+    from lossguard.policy_choice import choose_policy
 
     if module is None and script is None:
         raise UsageError("which script? Say: lossguard run [--guard] SCRIPT [ARGS]")
@@ -113,7 +123,7 @@ def run(
         script=module or script or "",
         is_module=module is not None,
         arguments=rest,
-        policy="guard" if guard else "observe",
+        policy=choose_policy(policy, acts=guard),
         name=name,
     )
     context.obj.append(asked)
@@ -199,17 +209,31 @@ def send(
         raise typer.Exit(int(ExitCode.ERROR))
 
 
+app.command()(backtest)
+
+
 @app.command()
-def backtest(
-    files: Annotated[list[str], typer.Argument(help="CSV logs.")],
+def explain(
+    symptom: Annotated[str, typer.Argument(help="A symptom. Without: list them all.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run the detectors over past logs, on the same path as a live run."""
-    from lossguard.agent.listing import print_backtests
+    """Say what a symptom means: causes, what helps, what Lossguard does about it."""
+    from lossguard.agent.explaining import explain_symptom, list_symptoms
 
-    failed = print_backtests(files, as_json)
-    if failed:
-        raise typer.Exit(int(ExitCode.DATA))
+    explain_symptom(symptom, as_json) if symptom else list_symptoms(as_json)
+
+
+@app.command()
+def policies(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="Print it whole. Without: list them all.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the policies, or print one with every setting of every detector, as TOML."""
+    from lossguard.agent.policy_listing import list_policies, print_policy
+
+    print_policy(name, as_json) if name else list_policies(as_json)
 
 
 @app.command()

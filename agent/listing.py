@@ -1,18 +1,16 @@
-"""What the command line prints: runs, incidents, findings."""
+"""What the command line prints: runs and incidents."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from lossguard.agent.backtest import Backtest, backtest
 from lossguard.agent.feed import IncidentLine, RunSummary, finite
-from lossguard.errors import InputError
 
 
 def _say(text: str) -> None:
@@ -106,47 +104,3 @@ def print_incidents(run: str, lines: Sequence[IncidentLine], as_json: bool) -> N
         _say(f"  {line.message}")
         for action in line.actions:
             _say(f"  -> {action.action} at step {action.step}: {action.result}")
-
-
-def print_backtests(files: Sequence[str], as_json: bool) -> bool:
-    """Backtest every file and print; True when one of them could not be read."""
-    failed = False
-    show: Callable[[Backtest], None] = _print_json if as_json else _print_text
-    for path in files:
-        try:
-            show(backtest(path))
-        except InputError as error:
-            failed = True
-            sys.stderr.write(f"lossguard: {error}\n")
-    return failed
-
-
-def _print_json(result: Backtest) -> None:
-    for line in result.lines():
-        _say(json.dumps(line))
-    if result.log.num_skipped:
-        sys.stderr.write(f"lossguard: {_skipped(result)}\n")
-
-
-def _print_text(result: Backtest) -> None:
-    columns = ", ".join(f"{metric}={name}" for metric, name in result.log.columns.of.items())
-    _say(f"{result.file}: {result.log.num_rows} rows; recognised {columns}")
-    if result.log.num_skipped:
-        _say(_skipped(result))
-    if not result.findings:
-        _say("nothing found")
-        return
-    head = ("severity", "symptom", "onset", "detected", "end", "what")
-    rows = [
-        (
-            str(f.severity), str(f.symptom), f.onset_step, f.detected_step,
-            "-" if f.end_step is None else f.end_step, f.message,
-        )
-        for f in result.findings
-    ]  # fmt: skip
-    _say(table(head, rows))
-
-
-def _skipped(result: Backtest) -> str:
-    line, why = result.log.skipped[0]
-    return f"{result.file}: {result.log.num_skipped} rows skipped, the first in line {line}: {why}"

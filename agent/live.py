@@ -13,12 +13,12 @@ from lossguard.agent.commands import Commands, name_of
 from lossguard.agent.feed import CommandResult, RunState
 from lossguard.agent.incidents import Incident
 from lossguard.agent.pace import Pace
-from lossguard.agent.placement import Placement
-from lossguard.agent.policy import find_policy
+from lossguard.agent.policy_settings import detectors_for
+from lossguard.agent.policy_wire import policy_of
 from lossguard.agent.ranks import Rank
 from lossguard.agent.run import Outcome, Run
 from lossguard.agent.store import Store
-from lossguard.detectors import Observation, default_detectors
+from lossguard.detectors import Observation
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -98,14 +98,15 @@ class LiveRun:
 
     def lay_out(self, layout: wire.Layout) -> None:
         if (rank := self.ranks.get(layout.rank)) is not None:
-            rank.placement = Placement(layout)
+            rank.lay_out(layout)
 
     def take_step(self, header: wire.Step, payload: bytes, now: float) -> bool:
         """One step of one rank; False when its names are not known."""
         rank = self.ranks.get(header.rank)
-        if rank is None or rank.placement is None or rank.placement.layout != header.layout:
+        placement = rank.placements.get(header.layout) if rank is not None else None
+        if rank is None or placement is None:
             return False
-        observation = rank.placement.place(header, payload)
+        observation = placement.place(header, payload)
         rank.count(header.sequence)
         self._sign_of_life(rank, now)
         if header.rank == 0:
@@ -305,8 +306,9 @@ class LiveRun:
 
 
 def _fresh_run(hello: wire.Hello) -> Run:
-    """Raises ConfigError where the policy is not known."""
-    return Run(hello.run, find_policy(hello.policy), default_detectors(), time.time)
+    """Raises ConfigError where the policy is not known, or not valid."""
+    policy = policy_of(hello)
+    return Run(hello.run, policy, detectors_for(policy), time.time)
 
 
 def _count(saved: object) -> int:

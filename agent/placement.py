@@ -48,6 +48,7 @@ class Placement:
         families = {
             kind: Family(names, values[where], missing[where])
             for kind, names, where in self._families
+            if not missing[where].all()
         }
         return Observation(
             step=header.step,

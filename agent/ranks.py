@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
 from lossguard.agent.placement import Placement
 from lossguard.probes import wire
+
+_KEPT_LAYOUTS = 4
 
 
 @dataclass
@@ -18,7 +20,8 @@ class Rank:
     identity: bytes
     hello: wire.Hello
     heard_s: float
-    placement: Placement | None = None
+    placements: dict[int, Placement] = field(default_factory=dict)
+    """By number of their layout: a run alternates between two, and new names make new ones."""
     sequence: int = 0
     """Of the newest step that arrived."""
     lost: int = 0
@@ -33,6 +36,13 @@ class Rank:
     def greet_again(self, identity: bytes, now: float) -> None:
         """The same process, by a new connection or to a new agent."""
         self.identity, self.heard_s = identity, now
+
+    def lay_out(self, layout: wire.Layout) -> None:
+        """Take in the names of a layout; only the newest few are kept."""
+        self.placements.pop(layout.layout, None)
+        self.placements[layout.layout] = Placement(layout)
+        for oldest in list(self.placements)[:-_KEPT_LAYOUTS]:
+            del self.placements[oldest]
 
     def count(self, sequence: int) -> None:
         """Note that a step arrived."""

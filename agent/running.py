@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lossguard.home import find_home
+from lossguard.policy_choice import ChosenPolicy
 from lossguard.probes.launch import agent_is_running, start_agent
 
 
@@ -20,7 +21,7 @@ class WatchedRun:
     """A file, or with ``is_module`` the name of a module."""
     is_module: bool
     arguments: list[str]
-    policy: str
+    policy: ChosenPolicy
     name: str | None
 
 
@@ -28,6 +29,10 @@ def start(wanted: WatchedRun) -> None:
     """Run a script or module to its end. Its exceptions and exits are those of a plain run."""
     _narrate()
     _hide_our_frames()
+    if wanted.policy.text:
+        logging.getLogger("lossguard").info(
+            "policy %s (%s)", wanted.policy.name, wanted.policy.origin
+        )
     try:
         home = find_home().create()
         if not agent_is_running(home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ def healthy(
         0.2 * random.standard_t(2.0 * dof, num_steps)
     )
     early = np.exp(-t / 200.0)
-    columns: dict[str, Floats] = {
+    columns: dict[str, npt.NDArray[np.floating[Any]]] = {
         "loss": loss,
         "grad_norm": grad_norm,
         "max_norm": np.full(num_steps, 1.5),

@@ -78,6 +78,7 @@ def test_an_agent_that_cannot_start_is_reported_with_its_last_words(
         (["run", "--help"], ["run", "--help"]),
         (["run", "t.py", "--name", "x"], ["run", "--", "t.py", "--name", "x"]),
         (["run", "--guard", "t.py", "--help"], ["run", "--guard", "--", "t.py", "--help"]),
+        (["run", "--policy", "x", "t.py"], ["run", "--policy", "x", "--", "t.py"]),
         (["run", "--name", "n", "t.py"], ["run", "--name", "n", "--", "t.py"]),
         (["run", "--name=n", "t.py", "-m"], ["run", "--name=n", "--", "t.py", "-m"]),
         (["run", "-m", "pkg", "--guard"], ["run", "-m", "pkg", "--", "--guard"]),

@@ -158,3 +158,23 @@ def test_memory_is_bounded(incidents: Incidents) -> None:
     assert endless.line().symptom == "divergence"
     assert len(endless.findings) <= 64
     assert len(endless.actions) == 200
+
+
+def test_a_cause_names_the_incident_and_the_harm_gives_its_severity() -> None:
+    """A learning rate that jumped leads, though the divergence it made is more severe."""
+    incidents = Incidents("run", lambda: 0.0)
+    incidents.take(finding(100, Symptom.LR_JUMP, Severity.WARNING, metric="lr"))
+    incident = taken(incidents.take(finding(101, Symptom.DIVERGENCE)))
+    line = incident.line()
+    assert (line.symptom, line.severity, line.onset_step) == ("lr_jump", "critical", 100)
+    assert line.also == ["divergence"]
+
+
+def test_what_is_slow_is_an_incident_of_its_own() -> None:
+    """A spike during an overfitting that goes on for hours has nothing to do with it."""
+    incidents = Incidents("run", lambda: 0.0)
+    slow = taken(incidents.take(finding(100, Symptom.OVERFITTING, Severity.WARNING)))
+    spike = taken(incidents.take(finding(101, Symptom.LOSS_SPIKE)))
+    plateau = taken(incidents.take(finding(101, Symptom.PLATEAU, Severity.WARNING)))
+    assert len({slow.id, spike.id, plateau.id}) == 3
+    assert [i.is_acute for i in (slow, spike, plateau)] == [False, True, False]

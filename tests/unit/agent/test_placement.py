@@ -45,6 +45,12 @@ def test_missing_is_absent_and_nan_is_a_value() -> None:
     assert seen.families["act_rms"].missing.tolist() == [False, True]
 
 
+def test_a_family_of_which_nothing_was_measured_is_absent() -> None:
+    """As a plain metric is: no detector takes it for a measurement."""
+    seen = place([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], (2, 3, 6))
+    assert set(seen.families) == {"act_rms"}
+
+
 @pytest.mark.parametrize("count", [0, 1, 6, 8])
 def test_a_buffer_of_another_length_is_refused(count: int) -> None:
     """Values are never given to the wrong names."""
