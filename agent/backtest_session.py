@@ -14,6 +14,7 @@ from lossguard.agent.backtest_batch import Job, Outcome, Request, run_jobs
 from lossguard.agent.backtest_pictures import pictures_for
 from lossguard.agent.backtest_printing import printer
 from lossguard.agent.logs import Place, find_places, is_metric
+from lossguard.agent.logs.account import Account
 from lossguard.errors import InputError, UsageError
 
 _PAIRS = re.compile(r",(?=\s*[\w./-]+=)")
@@ -31,6 +32,7 @@ class Session:
         self._processes = processes
         self._failed = False
         self._use: dict[str, bool] = {}
+        self._how: tuple[str, str] | None = None
 
     def run(self, arguments: Sequence[str], plot: str | None) -> bool:
         """Everything; True when something could not be read. Raises UsageError."""
@@ -62,7 +64,7 @@ class Session:
         for result in outcome.results:
             if not self._quiet:
                 account = result.account
-                for line in (account.recognised(), *account.remarks()):
+                for line in (*self._news(account), *account.remarks()):
                     _narrate(f"{result.file}: {line}")
             self._out.show(result)
         sys.stdout.flush()
@@ -75,6 +77,12 @@ class Session:
         if not self._quiet:
             for picture in outcome.pictures:
                 _narrate(f"{place.name}: drawn in {picture}")
+
+    def _news(self, account: Account) -> list[str]:
+        """How a file was read, unless it is one of many, and read as the one before it."""
+        how = (account.format, account.mapping())
+        before, self._how = self._how, how
+        return [] if how == before else [account.recognised()]
 
     def _complain(self, problem: str) -> None:
         self._failed = True

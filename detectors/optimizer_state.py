@@ -73,8 +73,9 @@ class OptimizerState(EpisodicDetector):
         r = lower quartile over parameters of (update norm / weight norm) / learning rate
 
     below ``collapse`` of its median before, ``samples`` samples in a row, while the gradient is
-    back to normal; small updates of a small gradient are no sign. Over when it is above half of that. The quartile, for a poisoned parameter
-    whose gradients are sparse goes on moving its other elements. Source: the second moment's
+    back to normal; small updates of a small gradient are no sign. Over when it is above half of
+    that. The quartile, for a poisoned parameter whose gradients are sparse goes on moving its
+    other elements. Source: the second moment's
     lag in Molybog et al., "A Theory on Adam Instability in Large-Scale Machine Learning", 2023,
     seen from its other side; the thresholds are ours.
     """

@@ -33,9 +33,16 @@ class Account:
 
     def recognised(self) -> str:
         """Format, size, and which column is which, in one line."""
-        pairs = [f"{metric}={column}" for metric, column in self.columns.items()]
+        return f"{self.format}, {_many(self.num_rows, self.unit)}; {self.mapping()}"
+
+    def mapping(self) -> str:
+        """Which column is which; a column that has the metric's own name stands by it alone."""
+        pairs = [
+            metric if metric == column else f"{metric}={column}"
+            for metric, column in self.columns.items()
+        ]
         pairs += [f"{family}/* ({count} layers)" for family, count in self.families.items()]
-        line = f"{self.format}, {_many(self.num_rows, self.unit)}; recognised {', '.join(pairs)}"
+        line = f"recognised {', '.join(pairs)}"
         if self.ignored:
             line += f"; ignored {some_of(self.ignored)}"
         return line

@@ -1,4 +1,4 @@
-"""A healthy run with every metric that docs/metrics.md names, as detectors are to stay silent on."""
+"""A healthy run with every metric that docs/metrics.md names: detectors stay silent on it."""
 
 from __future__ import annotations
 
