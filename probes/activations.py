@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from lossguard.probes.pieces import FLOATS, is_measurable
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -23,19 +25,21 @@ class ActivationNorms:
     Inside ``torch.compile`` a hook does nothing, so that the graph stays whole.
     """
 
-    def __init__(self, modules: list[nn.Module], guarded: Callable[[Hook], Hook]) -> None:
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = list(modules)
         self._norms: list[Tensor | None] = [None] * len(modules)
         self._sizes = [1.0] * len(modules)
-        self._handles = [
-            module.register_forward_hook(guarded(self._hook(i))) for i, module in enumerate(modules)
-        ]
+
+    def hooks(self) -> list[tuple[nn.Module, Hook]]:
+        """What is to be called after a forward of which module."""
+        return [(module, self._hook(i)) for i, module in enumerate(self._modules)]
 
     def _hook(self, index: int) -> Hook:
         def measure(module: nn.Module, args: Any, output: Any) -> None:
             if torch.compiler.is_compiling() or not torch.is_grad_enabled():
                 return
             tensor = _first_tensor(output)
-            if tensor is None or tensor.numel() == 0:
+            if tensor is None:
                 return
             wide = None if tensor.dtype is torch.float64 else torch.float32
             norm = torch.linalg.vector_norm(tensor.detach(), dtype=wide)
@@ -56,21 +60,19 @@ class ActivationNorms:
         self._norms = [None] * len(norms)
         return norms, np.array(self._sizes, dtype=np.float32)
 
-    def close(self) -> None:
-        """Remove the hooks. Idempotent."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
 
 def _first_tensor(output: Any) -> Tensor | None:
     """The (first) floating-point tensor of a module's output, in tuples, lists and dicts too."""
     if isinstance(output, Tensor):
-        return output if output.dtype.is_floating_point else None
+        return output if _has_size(output) else None
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, (tuple, list)):
         for item in output:
-            if isinstance(item, Tensor) and item.dtype.is_floating_point:
+            if isinstance(item, Tensor) and _has_size(item):
                 return item
     return None
+
+
+def _has_size(tensor: Tensor) -> bool:
+    return is_measurable(tensor) and tensor.dtype in FLOATS

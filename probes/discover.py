@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +33,26 @@ def model_of(optimizer: torch.optim.Optimizer) -> nn.Module | None:
         if best is None or (covered, -size) > (best[0], -best[1]):
             best = (covered, size, candidate)
     return best[2] if best else None
+
+
+def entrance_of(model: nn.Module) -> nn.Module:
+    """The module that every forward passes, also one around the wrapper of data parallelism."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def compiled_forms_of(model: nn.Module | None) -> list[nn.Module]:
+    """What ``torch.compile(model)`` returned, of the model or of something around it.
+
+    Hooks of the compiled model itself run inside the graph, where ours do nothing; those of its
+    compiled form run outside. Looks through all objects, as ``model_of``, where anything was
+    compiled at all.
+    """
+    eval_frame = sys.modules.get("torch._dynamo.eval_frame")
+    if model is None or eval_frame is None:
+        return []
+    compiled: list[Any] = [m for m in _modules() if issubclass(type(m), eval_frame.OptimizedModule)]
+    return [m for m in compiled if any(inner is model for inner in m._orig_mod.modules())]
 
 
 def _modules() -> list[nn.Module]:

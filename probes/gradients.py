@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -31,35 +32,36 @@ class GradientNorms:
         None when there is no gradient at all. ``inverse_scale`` (0-d) multiplies all, where the
         gradients still carry the loss scale.
         """
-        norms: list[Tensor] = [self._missing] * len(self._parameters)
-        plain: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        present: list[int] = []
-        for i, parameter in enumerate(self._parameters):
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            present.append(i)
-            if gradient.layout is torch.strided and gradient.dtype.is_floating_point:
-                plain.setdefault((gradient.device, gradient.dtype), []).append(i)
-            else:
-                norms[i] = _norm_of_any(gradient)
-        for (_, dtype), indices in plain.items():
-            gradients = [g for i in indices if (g := self._parameters[i].grad) is not None]
-            wide = None if dtype is torch.float64 else torch.float32
-            for i, norm in zip(indices, torch._foreach_norm(gradients, 2, wide), strict=True):
-                norms[i] = norm
-        if not present:
+        present = [i for i, p in enumerate(self._parameters) if p.grad is not None]
+        gradients = [g for i in present if (g := self._parameters[i].grad) is not None]
+        if not gradients:
             return None
-        here = [norms[i].to(self._device, torch.float32) for i in present]
-        stacked = torch.stack(here)
+        stacked = torch.stack(norms_of(gradients, self._device))
         if inverse_scale is not None:
             stacked = stacked * inverse_scale
         total = torch.linalg.vector_norm(stacked)
-        if len(present) == len(norms):
+        if len(present) == len(self._parameters):
             return stacked, total
+        norms = [self._missing] * len(self._parameters)
         for i, norm in zip(present, stacked.unbind(), strict=True):
             norms[i] = norm
         return torch.stack(norms), total
+
+
+def norms_of(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """L2 norm of each, float32, 0-d on ``device``: one foreach kernel a (device, dtype)."""
+    norms: dict[int, Tensor] = {}
+    plain: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        if tensor.layout is torch.strided and tensor.dtype.is_floating_point:
+            plain.setdefault((tensor.device, tensor.dtype), []).append(i)
+        else:
+            norms[i] = _norm_of_any(tensor)
+    for (_, dtype), indices in plain.items():
+        wide = None if dtype is torch.float64 else torch.float32
+        found = torch._foreach_norm([tensors[i] for i in indices], 2, wide)
+        norms.update(zip(indices, found, strict=True))
+    return [norms[i].to(device, torch.float32) for i in range(len(tensors))]
 
 
 def _norm_of_any(gradient: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lossguard.errors import ConfigError
 from lossguard.home import find_home
+from lossguard.policy_choice import ChosenPolicy, choose_policy
 from lossguard.probes import wire
 from lossguard.probes.identity import make_hello
 from lossguard.probes.loop import Loop
@@ -21,8 +21,6 @@ from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
-
-POLICIES = ("observe", "guard")
 
 
 class Guard:
@@ -99,7 +97,7 @@ def attach(
     scheduler: Any = None,
     scaler: Any = None,
     extra: Mapping[str, Any] | None = None,
-    policy: str | None = None,
+    policy: str | os.PathLike[str] | ChosenPolicy | None = None,
     agent: Literal["auto", "existing"] | None = None,
     name: str | None = None,
 ) -> Guard:
@@ -107,8 +105,9 @@ def attach(
 
     ``scheduler`` (one or several), ``scaler`` and ``extra`` (an EMA model, anything with
     ``state_dict``, a tensor, a dict of tensors) are what a rollback has to bring back besides
-    model and optimizer. ``policy`` is ``"observe"`` (the default: change nothing) or ``"guard"``
-    (skip bad updates, roll back). ``agent="existing"`` never starts an agent.
+    model and optimizer. ``policy`` is ``"observe"`` (the default: change nothing), ``"guard"``
+    (skip bad updates, roll back), another of ``lossguard policies``, or a TOML file.
+    ``agent="existing"`` never starts an agent.
 
     Raises TypeError or ConfigError on arguments that make no sense. Any failure of Lossguard's
     own is one log line and a guard that does nothing: training goes on.
@@ -116,14 +115,14 @@ def attach(
     schedulers = _as_list(scheduler)
     _require_types(model, optimizer)
     _require_state(schedulers, scaler, extra)
-    chosen = _known_policy(policy or os.environ.get("LOSSGUARD_POLICY") or "observe")
+    chosen = policy if isinstance(policy, ChosenPolicy) else choose_policy(policy)
     try:
-        hello = make_hello(name, chosen)
-        if chosen == "guard" and hello.world_size > 1:
+        hello = make_hello(name, chosen.base, chosen.text)
+        if chosen.base == "guard" and hello.world_size > 1:
             log.warning("policy 'guard' acts on one rank only so far; this run of %d ranks is "
                         "observed", hello.world_size)  # fmt: skip
             hello = _observed(hello)
-        if chosen == "guard" and (stray := _trained_elsewhere(model, optimizer)):
+        if chosen.base == "guard" and (stray := _trained_elsewhere(model, optimizer)):
             log.warning("policy 'guard' acts on one optimizer only so far, and %r is not among its "
                         "parameters; this run is observed", stray)  # fmt: skip
             hello = _observed(hello)
@@ -161,12 +160,6 @@ def _require_state(
             raise TypeError(
                 f"{name} must have state_dict() and load_state_dict(), got {type(thing).__name__}"
             )
-
-
-def _known_policy(policy: str) -> str:
-    if policy not in POLICIES:
-        raise ConfigError(f"policy must be one of {', '.join(POLICIES)}; got {policy!r}")
-    return policy
 
 
 def _trained_elsewhere(model: nn.Module | None, optimizer: torch.optim.Optimizer) -> str:

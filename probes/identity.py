@@ -16,7 +16,7 @@ import lossguard
 from lossguard.probes import wire
 
 
-def make_hello(name: str | None, policy: str) -> wire.Hello:
+def make_hello(name: str | None, policy: str, policy_text: str = "") -> wire.Hello:
     """The first message of this rank. Ranks started by one torchrun share one run id."""
     import torch
 
@@ -31,6 +31,7 @@ def make_hello(name: str | None, policy: str) -> wire.Hello:
         host=socket.gethostname(),
         started_s=time.time(),
         policy=policy,
+        policy_text=policy_text,
         script=[str(part) for part in sys.argv],
         versions={
             "lossguard": lossguard.__version__,

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import zmq
 
@@ -41,23 +42,31 @@ class Link:
     """Owns the socket and the thread.
 
     ``limits`` is the newest bound and ``orders`` the commands to carry out; the loop looks at
-    both at its step boundaries. ``step`` is written by the loop, for the heartbeat.
+    both at its step boundaries. ``step`` is written by the loop, for the heartbeat. ``often`` is
+    called many times a second, in the link's thread, and must not raise.
     """
 
     def __init__(
-        self, home: Home, hello: wire.Hello, outbox: Outbox, *, start_agents: bool = True
+        self,
+        home: Home,
+        hello: wire.Hello,
+        outbox: Outbox,
+        *,
+        start_agents: bool = True,
+        often: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
         self._hello = hello
         self._outbox = outbox
         self._start_agents = start_agents
+        self._often = often
         self.step = 0
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque(maxlen=_MAX_ORDERS)
         self._fuse_until = 0
         self._vetoes_told = 0
         self._told_s = float("-inf")
-        self._layout_sent = -1
+        self._layouts_sent: set[int] = set()
         self._heard_s = 0.0
         self._connected = False
         self._refused = False
@@ -118,6 +127,7 @@ class Link:
             if now - beat_s >= (_HEARTBEAT_S if self._connected else _KNOCK_S):
                 beat_s = now
                 self._keep_in_touch(socket, now)
+            self._often()
             moved = self._outbox.collect(wait=False)
             self._watch_vetoes(now)
             moved |= self._send_waiting(socket)
@@ -219,10 +229,10 @@ class Link:
         return sent
 
     def _send_step(self, socket: Socket, parcel: Parcel) -> bool:
-        if self._layout_sent != parcel.layout.layout:
+        if parcel.layout.layout not in self._layouts_sent:
             if not self._try_send(socket, parcel.layout):
                 return False
-            self._layout_sent = parcel.layout.layout
+            self._layouts_sent.add(parcel.layout.layout)
         try:
             socket.send_multipart([wire.encode(parcel.header), parcel.payload], zmq.NOBLOCK)
         except zmq.Again:
@@ -249,14 +259,14 @@ class Link:
         self._heard_s = time.monotonic()
         if not self._connected:
             self._connected = True
-            self._layout_sent = -1
+            self._layouts_sent.clear()
             log.info("the lossguard agent is there")
         if isinstance(message, wire.Limits):
             self.limits = message if self.step >= self._fuse_until else None
         elif isinstance(message, wire.Command):
             self.orders.append(message)
         elif isinstance(message, wire.Resend):
-            self._layout_sent = -1
+            self._layouts_sent.clear()
             self._try_send(socket, self._hello)
         elif isinstance(message, wire.Refused):
             self._refused = True

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 _SAMPLE = 32
+_DEEPEST = 6
+
+SUMMED = "lossguard.summed"
+"""Where a graph's node says which summed loss it is."""
 
 
 class _Root(NamedTuple):
@@ -17,6 +21,8 @@ class _Root(NamedTuple):
 
     value: Tensor
     divisor: float
+    shared: Tensor | None
+    """The divisor where it is a tensor: perhaps one and the same for several losses."""
 
 
 class LossTap:
@@ -24,8 +30,9 @@ class LossTap:
 
     Only a ``backward()`` that reaches the parameters counts: another model's does not. A root
     that went through ``GradScaler.scale`` counts un-scaled. Several roots (gradient accumulation)
-    are averaged; where the script already divided each by their number, they are summed. Gradients
-    that were thrown away (``zero_grad`` without a step) take their losses with them.
+    are averaged; where the script already divided each by their number, or the sum of each over
+    its tokens by one and the same tensor (the number of tokens in all), they are summed.
+    Gradients that were thrown away (``zero_grad`` without a step) take their losses with them.
 
     Costs one or two tiny kernels per micro-batch, and no synchronisation. Holds no graph.
     """
@@ -42,15 +49,20 @@ class LossTap:
         self._sum: Tensor | None = None
         self._count = 0
         self._divisors: set[float] = set()
+        self._shared: Tensor | None = None
+        self._share = True
 
     def take_over(self, other: LossTap) -> None:
         """Go on from what ``other`` has collected since the last step."""
         self._sum, self._count, self._divisors = other._sum, other._count, other._divisors
+        self._shared, self._share = other._shared, other._share
 
     def _clear(self) -> None:
         self._sum = None
         self._count = 0
         self._divisors = set()
+        self._shared = None
+        self._share = True
 
     def on_scale(self, loss: Any, scaled: Any) -> None:
         """``GradScaler.scale(loss)`` returned ``scaled``: a tensor each, or as many."""
@@ -85,17 +97,30 @@ class LossTap:
             for root in pending:
                 self._sum = root.value if self._sum is None else self._sum + root.value
                 self._divisors.add(root.divisor)
+                self._compare_divisors(root.shared)
                 self._count += 1
         return counts
+
+    def _compare_divisors(self, divisor: Tensor | None) -> None:
+        # The first is held, so that no other comes to lie in its place.
+        if self._count == 0:
+            self._shared = divisor
+        elif divisor is None or self._shared is None:
+            self._share = False
+        else:
+            self._share &= divisor.data_ptr() == self._shared.data_ptr()
 
     def take(self) -> Tensor | None:
         """The loss of the step that ends here (float32, 0-d), or None without a backward."""
         total, count, divisors = self._sum, self._count, self._divisors
+        one_divisor = self._share and self._shared is not None
         self._clear()
         if total is None:
             return None
         if divisors == {float(count)}:
             self._divided_by = float(count)
+            return total
+        if one_divisor and (self._divided_by == 1.0 or divisors != {self._divided_by}):
             return total
         # The last window of an epoch may have fewer micro-batches than the script divides by.
         by_script = self._divided_by if divisors == {self._divided_by} else 1.0
@@ -108,14 +133,14 @@ class LossTap:
         return _root(root)
 
 
-def _is_loss(thing: Any) -> bool:
-    return isinstance(thing, Tensor) and thing.numel() == 1 and thing.dtype.is_floating_point
-
-
 def _root(loss: Tensor) -> _Root:
     # A copy: scripts go on computing with their loss, in place too.
     value = loss.detach().reshape(()).to(torch.float32, copy=True)
-    return _Root(value, _divided_by(loss))
+    return _Root(value, *_divisor(loss))
+
+
+def _is_loss(thing: Any) -> bool:
+    return isinstance(thing, Tensor) and thing.numel() == 1 and thing.dtype.is_floating_point
 
 
 def _grad_state(parameter: Tensor) -> tuple[int, int]:
@@ -124,22 +149,39 @@ def _grad_state(parameter: Tensor) -> tuple[int, int]:
     return (0, 0) if grad is None else (id(grad), grad._version)
 
 
-def _divided_by(loss: Tensor) -> float:
-    """The number a script divided its loss by in the last operation (``loss / 4``), or 1.
+def _divisor(loss: Tensor) -> tuple[float, Tensor | None]:
+    """The number a script divided its loss by in the last operation (``loss / 4``), or 1; and the
+    tensor that a summed loss was divided by at some time before.
 
-    The autograd graph keeps that number on the host, so reading it does not touch the device.
+    The autograd graph keeps both on the host's side, so looking does not touch the device.
     """
-    node = loss.grad_fn
-    if node is None or node.name() not in ("DivBackward0", "MulBackward0"):
-        return 1.0
-    try:
-        other = getattr(node, "_saved_other", None)
-    except RuntimeError:  # freed by an earlier backward
-        return 1.0
-    if isinstance(other, Tensor):
-        if other.device.type != "cpu" or other.dim() != 0 or type(other) is not Tensor:
-            return 1.0
+    number, node = 1.0, loss.grad_fn
+    for _ in range(_DEEPEST):
+        if node is None or node.name() not in ("DivBackward0", "MulBackward0"):
+            break
+        try:
+            other = getattr(node, "_saved_other", None)
+        except RuntimeError:  # freed by an earlier backward
+            break
+        inner: Any = node.next_functions[0][0]
+        divides = node.name() == "DivBackward0"
+        if type(other) is Tensor and divides and inner is not None and SUMMED in inner.metadata:
+            return _as_divisor(other) if number == 1.0 else number, other.detach()
+        if number == 1.0:
+            number = _as_divisor(other) if divides else round(1.0 / _as_divisor(other), 6)
+        node = inner
+    return number, None
+
+
+def _as_divisor(other: Any) -> float:
+    """As a number, where the host knows it; else 1."""
+    if type(other) is Tensor and other.device.type == "cpu" and other.dim() == 0:
         other = other.item()
-    if not isinstance(other, (int, float)) or not other > 0:
-        return 1.0
-    return float(other) if node.name() == "DivBackward0" else round(1.0 / other, 6)
+    return float(other) if isinstance(other, (int, float)) and other > 0 else 1.0
+
+
+def mark_as_sum(loss: Tensor, name: str) -> None:
+    """Note on the graph of a loss that it is a sum over all targets."""
+    node: Any = loss.grad_fn
+    if node is not None:
+        node.metadata[SUMMED] = name

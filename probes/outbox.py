@@ -27,7 +27,7 @@ _KEPT_COUNTS = 20_000
 class Measured:
     """One step: ``host`` values are known, ``arrival`` brings those of the device.
 
-    ``factors`` multiply the last ``len(factors)`` values of the device (norm to RMS).
+    ``factors`` multiply the device's values from ``factors_at`` on (norm to RMS, count to share).
     ``skip_index`` is the place of ``skipped`` among the device's values, or -1.
     """
 
@@ -38,6 +38,7 @@ class Measured:
     host: Values
     arrival: Arrival | None
     factors: npt.NDArray[np.float32]
+    factors_at: int
     skip_index: int
     counts_as_update: bool
 
@@ -47,7 +48,7 @@ class Measured:
             return self.host, self.counts_as_update
         device = self.arrival.read()
         if self.factors.size:
-            device[-self.factors.size :] *= self.factors
+            device[self.factors_at : self.factors_at + self.factors.size] *= self.factors
         skipped = self.skip_index >= 0 and device[self.skip_index] > 0
         return np.concatenate([self.host, device]), self.counts_as_update and not skipped
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+T = TypeVar("T")
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.")
 
@@ -62,9 +65,13 @@ def watched_modules(model: nn.Module, limit: int = 64) -> list[tuple[str, nn.Mod
     ]
     if not chosen:
         chosen = [(plain_name(name), child) for name, child in model.named_children()]
-    if len(chosen) > limit:
-        chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
-    return chosen
+    return evenly(chosen, limit)
+
+
+def evenly(items: Sequence[T], limit: int) -> list[T]:
+    """At most ``limit`` of them, spread over all."""
+    count = min(limit, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _blocks_and_edges(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str]]:

@@ -8,16 +8,14 @@ import importlib.util
 import logging
 import runpy
 import sys
-import threading
 import types
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossguard.probes.losses import LossTap
+    from lossguard.policy_choice import ChosenPolicy
 
 log = logging.getLogger("lossguard")
 
@@ -52,7 +50,7 @@ class _WhenTorchIsImported(importlib.abc.MetaPathFinder):
         return spec
 
 
-def watch_by_itself(policy: str, name: str | None) -> None:
+def watch_by_itself(policy: ChosenPolicy, name: str | None) -> None:
     """Attach to the first optimizer that steps, once the script has imported torch."""
 
     def then() -> None:
@@ -67,17 +65,17 @@ def watch_by_itself(policy: str, name: str | None) -> None:
         sys.meta_path.insert(0, _WhenTorchIsImported(then))
 
 
-def _attach_at_first_step(policy: str, name: str | None) -> None:
+def _attach_at_first_step(policy: ChosenPolicy, name: str | None) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from lossguard.probes import patches
     from lossguard.probes.discover import model_of
+    from lossguard.probes.first_step import FirstStep
     from lossguard.probes.guard import attach
-    from lossguard.probes.losses import LossTap
     from lossguard.probes.schedules import schedulers_of
 
-    first = _FirstLoss(LossTap)
+    first = FirstStep()
     patches.listen(first)
     watched: Any = None
     guard: Any = None
@@ -91,7 +89,6 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
             return
         watched = weakref.ref(optimizer)
         try:
-            patches.stop_listening(first)
             # The instance hooks that `attach` registers now still run for this very step.
             guard = attach(
                 model_of(optimizer),
@@ -104,45 +101,12 @@ def _attach_at_first_step(policy: str, name: str | None) -> None:
             guard.take_over(first.tap, gradients_were_clipped=first.clipped)
         except Exception as error:
             log.error("lossguard could not attach (%s); training goes on, unwatched", error)
+        finally:  # not before: torch is changed once, and back at the end
+            patches.stop_listening(first)
 
     # torch's own way to say torch.compiler.disable without importing the compiler yet.
     outside = getattr(torch, "_disable_dynamo", torch.compiler.disable)
     register_optimizer_step_pre_hook(outside(before_step))
-
-
-class _FirstLoss:
-    """Listens to what comes before the first step."""
-
-    def __init__(self, make_tap: Callable[[], LossTap]) -> None:
-        self._make_tap = make_tap
-        self._taps: dict[int, LossTap] = {}
-        self.scaler: Any = None
-        self.clipped = False
-
-    @property
-    def tap(self) -> LossTap:
-        """The one of this thread: what another thread trains is not our loss."""
-        return self._taps.setdefault(threading.get_ident(), self._make_tap())
-
-    def before_backward(self, tensors: Any) -> None:
-        with suppress(Exception):
-            self.tap.before_backward(tensors)
-
-    def after_backward(self) -> None:
-        with suppress(Exception):
-            self.tap.after_backward()
-
-    def on_scale(self, scaler: Any, loss: Any, scaled: Any) -> None:
-        with suppress(Exception):
-            self.tap.on_scale(loss, scaled)
-
-    def before_clip(self, parameters: Any) -> None:
-        self.clipped = True
-
-    def before_scaler_step(self, scaler: Any, optimizer: Any) -> None:
-        self.scaler = scaler
-
-    def after_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
 
 
 def run_script(script: str, arguments: Sequence[str]) -> None:

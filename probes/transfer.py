@@ -56,12 +56,14 @@ class _Pinned:
         self.event = torch.cuda.Event()
         self._free = free
 
+        self.used = size
+
     def ready(self) -> bool:
         return bool(self.event.query())
 
     def read(self) -> Values:
         self.event.synchronize()  # in the reader's thread, and only at the very end of a run
-        values: Values = self.buffer.numpy().copy()
+        values: Values = self.buffer.numpy()[: self.used].copy()
         self._free.append(self)
         return values
 
@@ -78,7 +80,8 @@ class PinnedTransfer:
             place = self._free.popleft()
         except IndexError:
             return None
-        place.buffer.copy_(vector, non_blocking=True)
+        place.used = vector.numel()
+        place.buffer[: place.used].copy_(vector, non_blocking=True)
         place.event.record()
         return place
 
@@ -91,7 +94,7 @@ class BlockingTransfer:
 
 
 def transfer_for(device: torch.device, size: int) -> Transfer:
-    """The transfer that fits ``device``, for vectors of ``size`` float32."""
+    """The transfer that fits ``device``, for vectors of up to ``size`` float32."""
     if device.type == "cpu":
         return HostTransfer()
     if device.type == "cuda":

@@ -59,8 +59,11 @@ class Hello(Message, tag="hello", frozen=True, kw_only=True):
     started_s: float
     """Wall clock [s since the epoch]."""
     policy: str
+    """``observe`` or ``guard``: whether the probe obeys."""
     script: list[str]
     versions: dict[str, str]
+    policy_text: str = ""
+    """The policy's settings as TOML, at most 64 KiB; empty for a policy the agent ships."""
 
 
 class Layout(Message, tag="layout", frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.home import Home
+from tests.e2e.live import runs
 
 pytestmark = pytest.mark.e2e
 
@@ -36,6 +37,9 @@ def train(folder: Path, *launcher: str) -> tuple[str, dict[str, object]]:
     return _TIMING.sub("- ms", done.stdout), written
 
 
+PLAIN = Path(__file__).resolve().parents[1] / "support" / "plain_training.py"
+
+
 def test_a_healthy_run_is_the_same_plain_watched_and_guarded(
     tmp_path: Path, own_home: Home
 ) -> None:
@@ -47,3 +51,31 @@ def test_a_healthy_run_is_the_same_plain_watched_and_guarded(
     assert watched == plain
     assert guarded == plain
     assert own_home.database_path.exists(), "an agent was there and listened"
+
+
+def test_a_script_that_knows_nothing_of_it_delivers_every_metric(
+    tmp_path: Path, own_home: Home
+) -> None:
+    """And prints the very same numbers; the agent has them all, the evaluation after the last step
+    included."""
+    outputs = []
+    for launcher in ((), ("-m", "lossguard", "run")):
+        done = subprocess.run(
+            [sys.executable, *launcher, str(PLAIN), str(tmp_path / "model.pt")],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+    (run,) = runs(own_home)
+    assert {
+        "loss", "val_loss", "grad_norm", "max_norm", "lr", "loss_scale", "skipped", "step_time",
+        "eval_in_training", "train_in_eval", "output_entropy", "top_token_share",
+        "target_top_share", "logit_z", "input_top_share", "input_distinct_share", "input_length",
+        "data_wait", "rss", "checkpoint_age",
+    } <= set(run.metrics)  # fmt: skip
+    assert run.last["val_loss"] == pytest.approx(json.loads(outputs[0])[-1])
+    assert (run.step, run.dropped) == (40, 0)

@@ -270,3 +270,39 @@ def test_the_model_is_as_it_would_be_after_a_watch_that_came_and_went(watch: Wat
         step(plain, its, seed)
         step(model, optimizer, seed)
     assert same(weights_of(plain), weights_of(model))
+
+
+def test_an_optimizer_that_calls_the_step_of_its_base_steps_once(
+    watch: Watch, no_link: None
+) -> None:
+    """torch runs the hooks of both ``step`` methods; also after one that died in between."""
+
+    class Inner(torch.optim.SGD):
+        dying = False
+
+        def step(self, closure: Any = None) -> Any:
+            if self.dying:
+                raise RuntimeError("inside")
+            return super().step(closure)
+
+    class Outer(Inner):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    model = nn.Linear(2, 1)
+    for kind in (torch.optim.SGD, Inner):  # torch adds its hooks to a class with its first object
+        kind(model.parameters(), lr=0.1)
+    optimizer = Outer(model.parameters(), lr=0.1)
+    guard = watch(model, optimizer)
+    records = Records(guard)
+    for step in range(4):
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.dying = step == 1
+        if optimizer.dying:
+            with pytest.raises(RuntimeError, match="inside"):
+                optimizer.step()
+        else:
+            optimizer.step()
+    assert guard.step == 4
+    assert [s is not None for s in records.of("loss")] == [True] * 4

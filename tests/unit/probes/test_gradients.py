@@ -206,7 +206,7 @@ def test_clipping_somebody_elses_gradients_measures_nothing(watch: Watch) -> Non
     guard = watch(model, optimizer)
     loss_of(other, 1).backward()
     clip_grad_norm_(other.parameters(), 1e-3)
-    assert loop_of(guard)._norms is None
+    assert loop_of(guard)._senses._norms is None
 
 
 def test_norms_of_an_earlier_backward_are_not_used(watch: Watch) -> None:

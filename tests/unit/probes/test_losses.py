@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lossguard.probes import losses as losses_module
 from lossguard.probes.losses import LossTap
-from tests.unit.probes.loops import Records, Tiny, Watch, loss_of
+from tests.unit.probes.loops import Records, Tiny, Watch, loss_of, tokens
 
 pytestmark = pytest.mark.usefixtures("no_link")
 
@@ -76,6 +77,53 @@ def test_the_last_window_of_an_epoch_does_not_look_like_a_lower_loss(bare: Bare)
     assert bare.step() == pytest.approx(2.0)
     (bare.loss(2.0) / 4).backward()
     assert bare.step() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("windows", [(2, 2), (4, 1, 4)])
+def test_sums_over_the_tokens_of_all_micro_batches_are_summed(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, windows: tuple[int, ...], on_host: bool
+) -> None:
+    """As trainers do that weigh every token the same: one tensor divides them all, be it on a
+    device that must not be asked."""
+    if not on_host:
+        monkeypatch.setattr(losses_module, "_as_divisor", lambda other: 1.0)
+    model = Tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    records = Records(watch(model, optimizer))
+    expected = []
+    for micro in windows:
+        batches = [tokens(seed)[:, : 2 + seed] for seed in range(micro)]
+        number = torch.tensor(sum(b.numel() for b in batches))
+        total = 0.0
+        for batch in batches:
+            logits, target = model(batch).flatten(0, 1), batch.flatten()
+            loss = nn.functional.cross_entropy(logits, target, reduction="sum") / number / 1
+            loss.backward()
+            total += float(loss.detach())
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(total)
+    assert records.of("loss") == pytest.approx(expected)
+
+
+def test_sums_over_the_tokens_of_each_are_averaged(watch: Watch) -> None:
+    """Where every micro-batch has a divisor of its own."""
+    model = Tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    records = Records(watch(model, optimizer))
+    losses = []
+    for seed in range(3):
+        batch = tokens(seed)
+        logits, target = model(batch).flatten(0, 1), batch.flatten()
+        number = (target >= 0).sum()
+        loss = nn.functional.cross_entropy(logits, target, reduction="sum") / number
+        del number
+        loss.backward()
+        losses.append(float(loss.detach()))
+        del loss
+    optimizer.step()
+    assert records.of("loss") == pytest.approx([sum(losses) / 3])
 
 
 def test_several_roots_of_one_backward_count_each(bare: Bare) -> None:

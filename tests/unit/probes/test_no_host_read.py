@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from typing import Any
 
@@ -15,13 +16,28 @@ from lossguard.probes import measurement, wire
 from lossguard.probes.gradients import GradientNorms
 from lossguard.probes.guard import Guard
 from lossguard.probes.measurement import missing_value
+from lossguard.probes.outbox import Measured
+from lossguard.probes.patches import LossCall
 from lossguard.probes.reflex import Reflex
 from lossguard.probes.transfer import Values
 from tests.unit.probes.loops import Watch, loop_of
 
 pytestmark = pytest.mark.usefixtures("no_link")
 
+SIGNATURE = inspect.signature(nn.functional.cross_entropy)
 READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "_to_cpu", "equal", "unique"}
+VIEWS = {
+    "detach",
+    "unbind",
+    "unsqueeze",
+    "slice",
+    "view",
+    "split_with_sizes",
+    "permute",
+    "select",
+    "alias",
+}
+"""Aliases: they start no kernel."""
 
 
 class Operations(TorchDispatchMode):
@@ -111,6 +127,105 @@ def test_the_operations_added_do_not_depend_on_the_number_of_parameters(
     assert added[0].total() <= most, dict(added[0])
 
 
+class Network(nn.Module):
+    """Embedding or linear first, then ReLU, Tanh, Sigmoid and a head: all that is measured."""
+
+    def __init__(self, tokens: bool, extra: int) -> None:
+        super().__init__()
+        self.first = nn.Embedding(11, 8) if tokens else nn.Linear(8, 8)
+        self.blocks = nn.Sequential(
+            nn.Sequential(nn.Linear(8, 8), nn.ReLU(), *(nn.Linear(8, 8) for _ in range(extra))),
+            nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Sigmoid()),
+        )
+        self.head = nn.Linear(8, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 11)."""
+        logits: Tensor = self.head(self.blocks(self.first(x)))
+        return logits.reshape(-1, 11)
+
+
+def added(watch: Watch, step: int, tokens: bool, extra: int = 0, micro: int = 1) -> Counter[str]:
+    """The kernels that a watch adds to this step, evaluation before it included."""
+    counts: list[Counter[str]] = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        model = Network(tokens, extra)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        guard = watch(model, optimizer) if watched else None
+        x = torch.randint(11, (4, 6)) if tokens else torch.randn(24, 8)
+        target = torch.randint(11, (24,))
+        for _ in range(step):
+            with Operations() as operations:
+                optimizer.zero_grad()
+                for _ in range(micro):
+                    nn.functional.cross_entropy(model(x), target).backward()
+                optimizer.step()
+        counts.append(operations.counts)
+        if guard is not None:
+            assert not loop_of(guard)._shield._off
+            guard.close()
+    difference = counts[1] - counts[0]
+    assert not set(difference) & READS, difference
+    for name in VIEWS:
+        difference.pop(name, None)
+    return difference
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens", "most"),
+    [
+        (8, True, 16), (8, False, 10),
+        (15, True, 25), (15, False, 19),
+        (16, True, 56), (16, False, 50),
+        (17, True, 16), (17, False, 10),
+    ],
+)  # fmt: skip
+def test_a_step_reads_nothing_and_adds_no_more_kernels_than_are_named_here(
+    watch: Watch, step: int, tokens: bool, most: int
+) -> None:
+    """Four watched modules and three activations; between samples, before one, at one, after it.
+    As many for 30 more parameters."""
+    few = added(watch, step, tokens)
+    assert few.total() <= most, dict(few)
+    assert added(watch, step, tokens, extra=15) == few
+
+
+def test_accumulation_adds_only_what_every_forward_has(watch: Watch) -> None:
+    """The largest of the micro-batches, and the sum of their losses; a sample is taken once."""
+    for step in (8, 16):
+        once, thrice = added(watch, step, True), added(watch, step, True, micro=3)
+        more = thrice - once
+        per_forward = 6 + 2 + 4 * 2 + 2  # input, its largest; activations, their largest; loss, sum
+        assert more.total() <= 2 * per_forward + 1, dict(more)
+
+
+def test_an_evaluation_reads_nothing(watch: Watch) -> None:
+    """One kernel a loss, and one for their mean."""
+    counts: list[Counter[str]] = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        model = Network(tokens=True, extra=0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        guard = watch(model, optimizer) if watched else None
+        x, target = torch.randint(11, (4, 6)), torch.randint(11, (24,))
+        nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+        with Operations() as operations, torch.no_grad():
+            for _ in range(5):
+                nn.functional.cross_entropy(model(x), target)
+        if guard is not None:
+            with operations:
+                found = loop_of(guard)._senses.take_evaluation()
+            assert found.loss is not None
+            guard.close()
+        counts.append(operations.counts)
+    difference = counts[1] - counts[0]
+    for name in VIEWS:
+        difference.pop(name, None)
+    assert dict(difference) == {"_to_copy": 5, "add": 4, "div": 1}
+
+
 class FakeArrival:
     """Values of a device that does not exist."""
 
@@ -155,8 +270,8 @@ def test_the_whole_step_runs_on_cuda_tensors_without_a_read(
         for dtype in (torch.float32, torch.float32):
             for p in params:
                 p.grad = torch.empty(4, 4, device="cuda", dtype=dtype)
-            loop._tap.before_backward(torch.empty((), device="cuda"))
-            loop._tap.after_backward()
+            loop._senses.tap.before_backward(torch.empty((), device="cuda"))
+            loop._senses.tap.after_backward()
             if scaled:
                 optimizer.grad_scale = torch.empty((), device="cuda")  # type: ignore[attr-defined]
                 optimizer.found_inf = torch.empty((), device="cuda")  # type: ignore[attr-defined]
@@ -164,6 +279,52 @@ def test_the_whole_step_runs_on_cuda_tensors_without_a_read(
             assert hasattr(optimizer, "found_inf") is scaled
         assert off == []
         assert guard.step == 2
+
+
+@pytest.mark.parametrize("kind", ["tokens", "floats"])
+def test_every_sense_works_on_cuda_tensors_without_a_read(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Two rounds of samples, evaluations and micro-batches of a model that lies on a GPU."""
+    monkeypatch.setattr(measurement, "transfer_for", lambda device, size: FakeTransfer())
+    arrived: list[Measured] = []
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        model = Network(kind == "tokens", 2)
+        for module in model.modules():
+            for name, p in module.named_parameters(recurse=False):
+                # Without a device autograd cannot even record: the gradients come by hand.
+                fake = nn.Parameter(torch.empty(p.shape, device="cuda"), requires_grad=False)
+                setattr(module, name, fake)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        guard = watch(model, optimizer)
+        loop = loop_of(guard)
+        loop._senses._evaluation._trained_with["cross_entropy"] = "mean"
+        loop._outbox.put = arrived.append  # type: ignore[method-assign, assignment]
+        if kind == "tokens":
+            x = torch.zeros(4, 6, dtype=torch.long, device="cuda")
+        else:
+            x = torch.empty(24, 8, device="cuda")
+        target = torch.zeros(24, dtype=torch.long, device="cuda")
+        for _ in range(33):
+            for training in (True, True, False):
+                with torch.set_grad_enabled(training):
+                    logits = model(x)
+                    loss = nn.functional.cross_entropy(logits, target)
+                    # Of fakes nothing is heard, so the sense is told by hand.
+                    loop._senses.on_loss(
+                        LossCall("cross_entropy", SIGNATURE, (logits, target), {}, loss)
+                    )
+            loop._senses.tap.before_backward(loss)
+            for p in model.parameters():
+                p.grad = torch.empty_like(p)
+            loop._senses.after_backward()
+            loop._senses.before_clip(list(model.parameters()), 1.0)
+            optimizer.step()
+        assert not loop._shield._off
+        assert len(arrived) == 33
+        sampled = [i + 1 for i, item in enumerate(arrived) if item.layout.layout == 1]
+        assert sampled == [16, 32]
+        guard.close()
 
 
 def test_verdict_and_norms_are_on_the_device_of_the_parameters() -> None:

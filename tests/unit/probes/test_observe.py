@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +21,19 @@ Outcome = tuple[list[float], list[Tensor], Any]
 
 
 class Net(nn.Module):
-    """Dropout and BatchNorm: what feels every stray random number and forward."""
+    """Dropout and BatchNorm feel every stray random number and forward; ReLU and Tanh are looked
+    at."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(5, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 1)
+            nn.Linear(5, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.3),
+            nn.Linear(16, 16),
+            nn.Tanh(),
+            nn.Linear(16, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +43,7 @@ class Net(nn.Module):
 
 
 def train(
-    watch: Watch | None, policy: str, *, fused: bool = False, amp: bool = False, steps: int = 12
+    watch: Watch | None, policy: str, *, fused: bool = False, amp: bool = False, steps: int = 35
 ) -> Outcome:
     """A loop with everything in it: accumulation, clipping, a schedule, evaluation, GradScaler."""
     torch.manual_seed(5)
@@ -67,7 +76,8 @@ def train(
         if step % 4 == 0:
             model.eval()
             with torch.no_grad():
-                losses.append(float(model(torch.ones(2, 5)).sum()))
+                evaluated = nn.functional.mse_loss(model(torch.ones(2, 5)), torch.ones(2, 1))
+                losses.append(float(evaluated))
             model.train()
         if guard is not None:
             guard.log(val_loss=losses[-1], step_number=step)
@@ -146,6 +156,87 @@ def test_another_default_dtype_is_no_trouble(
         torch.set_default_dtype(before)
     assert guard.step == 2
     assert not [r for r in caplog.records if r.name == "lossguard"]
+
+
+class Words(nn.Module):
+    """Tokens in, logits out, ReLU and Sigmoid between: every sense has something to hear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.layers = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.1), nn.Sigmoid())
+        self.head = nn.Linear(8, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, length) to (batch, 11, length)."""
+        logits: Tensor = self.head(self.layers(self.embedding(x)))
+        return logits.transpose(1, 2)
+
+
+def words_run(watch: Watch | None) -> tuple[list[Any], Any]:
+    """33 steps with evaluations between: all tensors at the end of each, and random numbers."""
+    torch.manual_seed(3)
+    model = Words()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    guard = watch(model, optimizer) if watch else None
+    seen: list[Any] = []
+    for step in range(33):
+        x = torch.randint(11, (4, 9))
+        logits = model(x[:, :-1])
+        loss = nn.functional.cross_entropy(logits, x[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+        versions = [t._version for t in (x, logits, loss, *model.parameters())]
+        seen.append((logits.detach(), loss.detach(), versions))
+        if step % 10 == 9:
+            with torch.inference_mode():
+                seen.append(nn.functional.cross_entropy(model(x), x))
+    if guard is not None:
+        assert not loop_of(guard)._shield._off
+    return [seen, weights_of(model), optimizer.state_dict()], torch.rand(3)
+
+
+def test_every_sense_leaves_every_tensor_alone(watch: Watch, no_link: None) -> None:
+    """Bitwise, and not even written to and put back: the version counters are the same."""
+    plain, watched = words_run(None), words_run(watch)
+    assert same(plain[0], watched[0])
+    assert torch.equal(plain[1], watched[1])
+
+
+class HeldByGraph:
+    """Lives as long as the graph that it is given to."""
+
+
+def test_nothing_of_a_step_is_kept_alive(watch: Watch, no_link: None) -> None:
+    """Neither the graph nor activations, input, logits or loss, at a sampled step least of all."""
+    model = Words()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch(model, optimizer)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(18):
+            x = torch.randint(11, (4, 9))
+            hidden = model.embedding(x)
+            logits = model(x)
+            loss = nn.functional.cross_entropy(logits, x)
+            held_by_graph = HeldByGraph()
+            assert logits.grad_fn is not None
+            logits.grad_fn.register_hook(lambda *_, held=held_by_graph: None)
+            loss.backward()
+            optimizer.step()
+            alive: list[weakref.ref[Any]] = [weakref.ref(t) for t in (x, hidden, logits, loss)]
+            alive.append(weakref.ref(held_by_graph))
+            with torch.no_grad():
+                validation = model(x)
+                alive.append(weakref.ref(validation))
+                alive.append(weakref.ref(nn.functional.cross_entropy(validation, x)))
+            del x, hidden, logits, loss, validation, held_by_graph
+            assert [ref() for ref in alive] == [None] * len(alive)
+    finally:
+        gc.enable()
 
 
 def test_a_step_function_keeps_its_results(watch: Watch, no_link: None) -> None:

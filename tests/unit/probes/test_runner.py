@@ -19,6 +19,7 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from lossguard.home import Home
+from lossguard.policy_choice import choose_policy
 from lossguard.probes import loop as loop_module
 from lossguard.probes import runner
 from lossguard.probes.loop import Loop
@@ -42,7 +43,7 @@ def watching(no_link: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         loop.sent = sent  # type: ignore[attr-defined]
         return loop
 
-    runner._attach_at_first_step("observe", "named")
+    runner._attach_at_first_step(choose_policy("observe"), "named")
     yield the_loop
     for loop in loop_module._loops:
         if loop not in before:

@@ -11,24 +11,36 @@ import torch
 from torch import Tensor
 
 from lossguard.probes import wire
-from lossguard.probes.measurement import Measurement, missing_value
+from lossguard.probes.measurement import (
+    NO_FACTORS,
+    Assembled,
+    Measurement,
+    Names,
+    Sampled,
+    Scaled,
+    missing_value,
+)
 from lossguard.probes.outbox import Lost, Measured, Outbox, Parcel, Restored
 from lossguard.probes.transfer import HostTransfer, Values
 
 CPU = torch.device("cpu")
-NOTHING = np.empty(0, dtype=np.float32)
 
 
 def a_measurement() -> Measurement:
-    """Two parameters, one module."""
-    return Measurement("run", 0, ["a", "b"], ["m"], CPU)
+    """Two parameters, one module, one of each of the sampled families."""
+    names = Names(parameters=["a", "b"], modules=["m"], zeros=["r"], saturated=["s"], updated=["a"])
+    return Measurement("run", 0, names, CPU)
 
 
-def device_part(measurement: Measurement, **values: Any) -> Tensor:
+def device_part(
+    measurement: Measurement,
+    gradient_norms: Tensor | None = None,
+    activation: Scaled | None = None,
+    **plain: Tensor | None,
+) -> Assembled:
     """Assembled from what is given; the rest is missing."""
-    names = ("loss", "total_norm", "loss_scale", "skipped", "gradient_norms")
-    given: dict[str, Any] = dict.fromkeys(names) | {"activation_norms": [None]} | values
-    return measurement.assemble(**given)
+    activation = activation or Scaled([None], np.ones(1, dtype=np.float32))
+    return measurement.assemble(plain, gradient_norms, activation)
 
 
 def read(item: Measured | None) -> dict[str, float | None]:
@@ -42,36 +54,94 @@ def read(item: Measured | None) -> dict[str, float | None]:
     }
 
 
+def known(item: Measured | None) -> dict[str, float]:
+    """What was measured, by name."""
+    return {name: value for name, value in read(item).items() if value is not None}
+
+
 def test_every_value_has_its_name() -> None:
     """What the host knows, what the device knows, and the factor that makes a norm an RMS."""
     measurement = a_measurement()
-    vector = device_part(
+    device = device_part(
         measurement,
+        torch.tensor([3.0, 4.0]),
+        Scaled([torch.tensor(6.0)], np.array([0.5], dtype=np.float32)),
         loss=torch.tensor(1.5),
-        total_norm=torch.tensor(5.0),
+        grad_norm=torch.tensor(5.0),
         loss_scale=torch.full((1,), 8.0)[0],
         skipped=torch.tensor(0.0),
-        gradient_norms=torch.tensor([3.0, 4.0]),
-        activation_norms=[torch.tensor(6.0)],
+        val_loss=torch.tensor(2.5),
+        input_absmax=torch.tensor(9.0),
     )
-    factors = np.array([0.5], dtype=np.float32)
-    host = {"lr": 0.25, "step_time": 2.0}
-    item = measurement.pack(1, 0.0, vector, host, factors, counts_as_update=True)
-    assert read(item) == {
-        "lr": 0.25, "step_time": 2.0, "loss": 1.5, "grad_norm": 5.0, "loss_scale": 8.0,
-        "skipped": 0.0, "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0,
+    host = {"lr": 0.25, "step_time": 2.0, "max_norm": 1.0}
+    item = measurement.pack(1, 0.0, device, host, counts_as_update=True)
+    assert known(item) == {
+        "lr": 0.25, "step_time": 2.0, "max_norm": 1.0, "loss": 1.5, "grad_norm": 5.0,
+        "loss_scale": 8.0, "skipped": 0.0, "val_loss": 2.5, "input_absmax": 9.0,
+        "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0,
     }  # fmt: skip
+
+
+def sampled_part(measurement: Measurement, **changes: Any) -> Assembled:
+    """Of a sampled step on which everything was measured, but for ``changes``."""
+    found: dict[str, Any] = {
+        "units": Scaled([torch.tensor(2.0), torch.tensor(3.0)], np.array([0.1, 0.2], "f4")),
+        "outputs": torch.tensor([0.5, 0.6, 0.7, 8.0]),
+        "weight_norms": torch.tensor([10.0, 20.0]),
+        "update_ratios": torch.tensor([1e-3]),
+    }
+    activation = Scaled([torch.tensor(6.0)], np.array([0.5], dtype=np.float32))
+    sampled = Sampled(**(found | changes))
+    return measurement.assemble({}, torch.tensor([3.0, 4.0]), activation, sampled)
+
+
+def test_a_sampled_step_has_more_names() -> None:
+    """Shares of units scaled by the host, the statistics, norms and ratios; in a layout of its own,
+    to which the steps between do not belong."""
+    measurement = a_measurement()
+    item = measurement.pack(16, 0.0, sampled_part(measurement), {}, counts_as_update=True)
+    values = known(item)
+    assert values == pytest.approx({
+        "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0, "zero_share/r": 0.2,
+        "saturated_share/s": 0.6, "output_entropy": 0.5, "top_token_share": 0.6,
+        "target_top_share": 0.7, "logit_z": 8.0, "weight_norm/a": 10.0, "weight_norm/b": 20.0,
+        "update_ratio/a": 1e-3,
+    })  # fmt: skip
+    between = measurement.pack(17, 0.0, device_part(measurement), {}, counts_as_update=True)
+    again = measurement.pack(32, 0.0, sampled_part(measurement), {}, counts_as_update=True)
+    assert item is not None
+    assert between is not None
+    assert again is not None
+    assert [i.layout.layout for i in (item, between, again)] == [1, 0, 1]
+    assert not any("weight_norm" in name for name in between.layout.names)
+
+
+def test_what_a_sampled_step_did_not_measure_is_missing() -> None:
+    """Each of its parts by itself."""
+    measurement = a_measurement()
+    absent = {
+        "units": Scaled([None, None], np.ones(2, dtype=np.float32)),
+        "outputs": None,
+        "weight_norms": None,
+        "update_ratios": None,
+    }
+    full = known(measurement.pack(16, 0.0, sampled_part(measurement), {}, counts_as_update=True))
+    for name, value in absent.items():
+        part = sampled_part(measurement, **{name: value})
+        values = known(measurement.pack(16, 0.0, part, {}, counts_as_update=True))
+        assert values.items() < full.items()
 
 
 def test_missing_survives_the_way_and_a_measured_nan_stays_one() -> None:
     """Through stack, cat, copy and multiplication: the bits of the one, not of the other."""
     measurement = a_measurement()
-    vector = device_part(measurement, loss=torch.tensor(math.nan))
-    item = measurement.pack(
-        1, 0.0, vector, {"lr": None, "step_time": math.nan}, np.array([0.5], dtype=np.float32),
-        counts_as_update=True,
-    )  # fmt: skip
-    values = read(item)
+    device = device_part(
+        measurement,
+        activation=Scaled([None], np.array([0.5], dtype=np.float32)),
+        loss=torch.tensor(math.nan),
+    )
+    host = {"lr": None, "step_time": math.nan}
+    values = read(measurement.pack(1, 0.0, device, host, counts_as_update=True))
     assert [values[n] for n in ("lr", "grad_norm", "grad_norm/a", "act_rms/m")] == [None] * 4
     assert math.isnan(values["loss"] or 0)
     assert math.isnan(values["step_time"] or 0)
@@ -94,13 +164,13 @@ def test_a_new_name_makes_a_new_layout() -> None:
     measurement = a_measurement()
     vector = device_part(measurement, loss=torch.tensor(1.0))
     items = [
-        measurement.pack(i, 0.0, vector, host, NOTHING, counts_as_update=True)
-        for i, host in enumerate([{"lr": 1.0}, {"lr": 1.0, "val_loss": 7.0}, {"lr": 2.0}])
+        measurement.pack(i, 0.0, vector, host, counts_as_update=True)
+        for i, host in enumerate([{"lr": 1.0}, {"lr": 1.0, "accuracy": 7.0}, {"lr": 2.0}])
     ]
-    assert [item.layout.layout for item in items if item] == [0, 1, 1]
+    assert [item.layout.layout for item in items if item] == [0, 2, 2]
     assert read(items[0])["loss"] == read(items[1])["loss"] == 1.0
-    assert read(items[1])["val_loss"] == 7.0
-    assert read(items[2])["val_loss"] is None
+    assert read(items[1])["accuracy"] == 7.0
+    assert read(items[2])["accuracy"] is None
 
 
 def test_a_logged_name_of_ours_does_not_appear_twice() -> None:
@@ -108,7 +178,7 @@ def test_a_logged_name_of_ours_does_not_appear_twice() -> None:
     measurement = a_measurement()
     vector = device_part(measurement, loss=torch.tensor(1.0))
     host = {"lr": 1.0, "loss": 9.0, "grad_norm/a": 9.0}
-    item = measurement.pack(1, 0.0, vector, host, NOTHING, counts_as_update=True)
+    item = measurement.pack(1, 0.0, vector, host, counts_as_update=True)
     assert item is not None
     assert len(set(item.layout.names)) == len(item.layout.names)
     assert read(item)["loss"] == 1.0
@@ -118,7 +188,7 @@ def test_values_beyond_float32_are_infinite() -> None:
     """Without a warning of NumPy's."""
     measurement = a_measurement()
     host = {"lr": 1e300, "step_time": -1e300}
-    item = measurement.pack(1, 0.0, None, host, NOTHING, counts_as_update=False)
+    item = measurement.pack(1, 0.0, None, host, counts_as_update=False)
     assert (read(item)["lr"], read(item)["step_time"]) == (math.inf, -math.inf)
     assert read(item)["loss"] is None
 
@@ -138,7 +208,7 @@ def test_a_step_that_could_not_travel_leaves_a_gap_in_the_sequence() -> None:
     sequences = []
     for blocked in (False, True, True, False):
         full.full = blocked
-        item = measurement.pack(1, 0.0, vector, {}, NOTHING, counts_as_update=True)
+        item = measurement.pack(1, 0.0, vector, {}, counts_as_update=True)
         sequences.append(item.sequence if item else None)
     assert sequences == [1, None, None, 4]
 
@@ -175,9 +245,10 @@ def measured(step: int, arrival: Late | None = None, skipped: float = 0.0) -> Me
         sequence=step,
         layout=LAYOUT,
         time_s=0.0,
-        host=NOTHING,
+        host=NO_FACTORS,
         arrival=arrival,
-        factors=NOTHING,
+        factors=NO_FACTORS,
+        factors_at=0,
         skip_index=0,
         counts_as_update=True,
     )
@@ -287,15 +358,19 @@ def test_a_parcel_is_what_the_agent_can_read() -> None:
     assert np.frombuffer(parcel.payload, dtype="<f4").tolist() == [4.0]
 
 
-@pytest.mark.parametrize("parameters", [1, 30_000])
+@pytest.mark.parametrize("parameters", [1, 5_000, 7_000, 30_000])
 def test_a_layout_fits_one_frame(parameters: int) -> None:
     """Past a million bytes the agent would drop the connection, for ever: the norms of
     parameters stay at home, the total goes on."""
     names = [f"layers.{i}.mlp.experts.gate_projection.weight" for i in range(parameters)]
-    measurement = Measurement("run", 0, names, ["m"], CPU)
+    measurement = Measurement("run", 0, Names(parameters=names, modules=["m"]), CPU)
     norms = torch.ones(parameters)
-    vector = device_part(measurement, gradient_norms=norms, total_norm=torch.tensor(2.0))
-    item = measurement.pack(1, 0.0, vector, {"lr": 0.1}, np.ones(1, "f4"), counts_as_update=True)
-    assert item is not None
-    assert len(wire.encode(item.layout)) < wire.MAX_FRAME_BYTES
-    assert read(item)["grad_norm"] == 2.0
+    activation = Scaled([None], np.ones(1, dtype=np.float32))
+    nothing = Scaled([], NO_FACTORS)
+    plain = {"grad_norm": torch.tensor(2.0)}
+    for sampled in (None, Sampled(nothing, None, norms, None)):
+        device = measurement.assemble(plain, norms, activation, sampled)
+        item = measurement.pack(1, 0.0, device, {"lr": 0.1}, counts_as_update=True)
+        assert item is not None
+        assert len(wire.encode(item.layout)) < wire.MAX_FRAME_BYTES
+        assert read(item)["grad_norm"] == 2.0

@@ -11,7 +11,22 @@ import torch
 from torch import nn
 
 from lossguard.errors import ConfigError
-from lossguard.probes import acting, gradients, learning_rate, losses, measurement, transfer, wire
+from lossguard.probes import (
+    acting,
+    evaluation,
+    gradients,
+    inputs,
+    learning_rate,
+    losses,
+    measurement,
+    modes,
+    outputs,
+    patches,
+    transfer,
+    units,
+    weights,
+    wire,
+)
 from lossguard.probes.activations import ActivationNorms
 from lossguard.probes.guard import Guard, attach
 from lossguard.probes.loop import Loop
@@ -41,7 +56,22 @@ BREAKABLE: dict[str, tuple[Any, str, str]] = {
     "assembly": (measurement.Measurement, "assemble", "step"),
     "packing": (measurement.Measurement, "pack", "step"),
     "transfer": (transfer.HostTransfer, "send", "step"),
+    "input": (inputs.InputStatistics, "look", "inputs"),
+    "output": (outputs.OutputStatistics, "look", "outputs"),
+    "units": (units, "sample", "units"),
+    "units taken": (units.UnitShares, "take", "step"),
+    "weight norms": (weights.Weights, "norms", "weights"),
+    "before update": (weights.Weights, "before_update", "weights"),
+    "after update": (weights.Weights, "after_update", "weights"),
+    "modes": (modes.Modes, "share_in_training", "evaluation"),
+    "evaluation forward": (evaluation.Evaluation, "forward_begins", "evaluation"),
+    "evaluation loss": (evaluation.Evaluation, "on_loss", "evaluation"),
+    "evaluation": (evaluation.Evaluation, "take", "evaluation"),
+    "imports": (patches, "notice_imports", "surroundings"),
 }
+
+# What is called by two parts; all else by one.
+BREAKS_TWO = {"release": ["learning rate", "acting"], "modes": ["modes", "evaluation"]}
 
 
 class Broken(Exception):
@@ -52,16 +82,17 @@ class Broken(Exception):
 
 
 def train(watch: Watch | None, policy: str, order: bool = False) -> tuple[list[Any], Guard | None]:
-    """Six steps; losses, weights, gradients and attributes of the optimizer."""
+    """18 steps; losses, weights, gradients and attributes of the optimizer."""
     torch.manual_seed(0)
-    model = Tiny()
+    model = Tiny(dropout=0.1)
+    model.blocks.append(nn.Sequential(nn.Linear(16, 16), nn.ReLU()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
     guard = watch(model, optimizer, policy=policy) if watch else None
     if guard is not None:
         link = loop_of(guard)._link
         link.limits = wire.Limits(run="r", version=1, grad_norm=1e6, loss=1e6)
     seen: list[Any] = []
-    for step in range(6):
+    for step in range(18):
         if guard is not None and order and step == 3:
             loop_of(guard)._link.orders.append(
                 wire.Command(run="r", command="c", action="ack", expires_step=99)
@@ -72,6 +103,9 @@ def train(watch: Watch | None, policy: str, order: bool = False) -> tuple[list[A
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seen.append((loss.detach(), [p.grad for p in model.parameters()]))
+        if step == 8:
+            with torch.no_grad():
+                seen.append(loss_of(model, 99))
     return [seen, weights_of(model), optimizer.state_dict(), hasattr(optimizer, "found_inf")], guard
 
 
@@ -106,8 +140,7 @@ def test_a_broken_part_is_switched_off_and_training_does_not_notice(
         assert policy == "observe"
         assert (events, lines) == ([], [])
     elif isinstance(error, ValueError):
-        # What releases the learning rate is called by two parts; all else by one.
-        off = ["learning rate", "acting"] if what == "release" else [part]
+        off = BREAKS_TWO.get(what, [part])
         assert [event.data["part"] for event in events] == off
         assert [r.levelno for r in lines] == [logging.ERROR] * len(off)
         for name, line in zip(off, lines, strict=True):
@@ -315,13 +348,21 @@ def test_a_runtime_directory_of_somebody_else_does_not_stop_the_run(
 def test_a_loop_that_cannot_be_built_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hooks on modules, and torch as it was."""
     backward = torch.autograd.backward
-    for broken in ("ActivationNorms", "Acting", "Measurement", "Link"):
+    for broken in (
+        "senses.ActivationNorms",
+        "senses.UnitShares",
+        "recorder.Measurement",
+        "loop.Acting",
+        "loop.Machine",
+        "loop.Link",
+        "senses.patches.listen",
+    ):
         with monkeypatch.context() as patch:
 
             def fails(*args: Any, **kwargs: Any) -> Any:
                 raise OSError("no")
 
-            patch.setattr(f"lossguard.probes.loop.{broken}", fails)
+            patch.setattr(f"lossguard.probes.{broken}", fails)
             model = Tiny()
             optimizer = _adam(model)
             assert attach(model, optimizer, agent="existing").run == ""
@@ -349,10 +390,10 @@ def test_logging_nonsense_is_a_warning(watch: Watch, caplog: pytest.LogCaptureFi
     }
     for name, value in bad.items():
         guard.log(**{name: value})
-    assert loop_of(guard).logged == {}
+    assert loop_of(guard)._recorder.logged == {}
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == len(bad)
     guard.log(good=torch.tensor(2.0), big=10**400)
-    assert loop_of(guard).logged == {"good": 2.0, "big": float("inf")}
+    assert loop_of(guard)._recorder.logged == {"good": 2.0, "big": float("inf")}
 
 
 def test_logged_names_are_bounded(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
@@ -361,6 +402,6 @@ def test_logged_names_are_bounded(watch: Watch, caplog: pytest.LogCaptureFixture
     guard = watch(model, _adam(model))
     for i in range(1001):
         guard.log(**{f"n{i}": 1.0})
-    assert len(loop_of(guard).logged) == 1000
+    assert len(loop_of(guard)._recorder.logged) == 1000
     assert "over 1000 names" in caplog.text
     assert isinstance(loop_of(guard), Loop)

@@ -93,7 +93,7 @@ def test_another_threads_training_is_left_alone(watch: Watch) -> None:
     other.start()
     other.join()
     assert loop.own_time_ns == before
-    assert loop._tap.take() is None
+    assert loop._senses.tap.take() is None
     assert train(theirs, torch.optim.AdamW(theirs.parameters()))
 
 
