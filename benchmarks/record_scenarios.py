@@ -1,11 +1,12 @@
 """The whole zoo of scenarios, seed by seed: what was found, when, and what was left alone.
 
     python -m benchmarks.record_scenarios --seeds 10 --out DIR
+    python -m benchmarks.record_scenarios --seeds 10 --markdown    # and the tables into docs/
     python -m benchmarks.record_scenarios --seeds 3 --only shifted_labels rate_raised --verbose
 
 Prints a table, and writes into DIR one CSV log a training (``<symptom>__<scenario>__<seed>.csv``,
-``healthy__<scenario>__<seed>.csv``; plain metrics, one row a step), ``trials.csv`` with what was
-said about each, and ``scenarios.md`` with the table.
+``healthy__<scenario>__<seed>.csv``; one column a metric, one row a step), ``trials.csv`` with what
+was said about each, and ``scenarios.md`` with the tables.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from lossguard.detectors import Severity
 from tests.scenarios.catalogue import NORMAL, SCENARIOS
 from tests.scenarios.trial import Result, Trial, attempt
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "scenarios.md"
+_BEGIN, _END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
+
 
 def main() -> int:
     arguments = parse_arguments()
@@ -43,6 +47,8 @@ def main() -> int:
     table = "\n".join([*scenario_table(results), "", *normal_table(results)])
     (out / "scenarios.md").write_text(table + "\n")
     print(table)
+    if arguments.markdown:
+        rewrite_document(table)
     for result in results:
         if arguments.verbose or not as_wanted(result):
             print(account(result), file=sys.stderr)
@@ -57,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for logs and tables (default: a new one)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*SCENARIOS, *NORMAL])
+    parser.add_argument("--markdown", action="store_true", help=f"rewrite tables in {DOCUMENT}")
     parser.add_argument("--verbose", action="store_true", help="tell of every training")
     return parser.parse_args()
 
@@ -152,12 +159,19 @@ def account(result: Result) -> str:
     return "\n".join(lines)
 
 
+def rewrite_document(table: str) -> None:
+    """The tables in their place."""
+    before, rest = DOCUMENT.read_text().split(_BEGIN)
+    _, after = rest.split(_END)
+    DOCUMENT.write_text(f"{before}{_BEGIN}\n{table}\n{_END}{after}")
+
+
 def write_trials(results: Sequence[Result], path: Path) -> None:
     """One row a training."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["log", "scenario", "symptom", "seed", "healthy", "begins", "steps",
-                         "as_it_should", "delay", "said"])  # fmt: skip
+                         "as_it_should", "delay", "cpu_s", "said"])  # fmt: skip
         for result in results:
             trial, verdict = result.trial, result.verdict
             symptom = "" if verdict is None else str(SCENARIOS[trial.name].symptom)
@@ -165,7 +179,7 @@ def write_trials(results: Sequence[Result], path: Path) -> None:
             delay = "" if verdict is None or verdict.delay is None else verdict.delay
             writer.writerow([trial.log_name, trial.name, symptom, trial.seed, trial.healthy,
                              result.begins, result.num_steps, result.as_it_should, delay,
-                             said])  # fmt: skip
+                             round(result.cpu_s, 2), said])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The zoo: small real trainings, each with its trouble by the true cause, and a healthy twin."""

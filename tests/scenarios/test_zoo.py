@@ -1,0 +1,53 @@
+"""Every symptom is found in a real training that has it by its true cause, and in no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from lossguard.detectors import Severity, Symptom
+from tests.scenarios.catalogue import NORMAL, SCENARIOS
+from tests.scenarios.trial import Result, Trial, attempt
+
+SEEDS = (0, 1)
+
+
+def words(result: Result) -> str:
+    """What was said, for the message of a failed test."""
+    lines = [
+        f"{f.severity} {f.symptom} at {f.detected_step} (onset {f.onset_step}): {f.message}"
+        for f in result.said
+    ]
+    return f"the cause begins at step {result.begins}; said: " + ("; ".join(lines) or "nothing")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_trouble_is_found_in_time_and_by_its_name(name: str, seed: int) -> None:
+    """The right symptom, at most ``within`` steps after its cause began, and nothing before."""
+    result = attempt(Trial(name=name, seed=seed, healthy=False))
+    assert result.verdict is not None
+    assert result.verdict.as_right, words(result)
+    assert not result.verdict.too_early, words(result)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_healthy_twin_is_left_alone(name: str, seed: int) -> None:
+    """The same training without the cause: no warning and nothing critical, of any symptom."""
+    result = attempt(Trial(name=name, seed=seed, healthy=True))
+    assert not result.said, words(result)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", NORMAL)
+def test_normal_life_raises_nothing_critical(name: str, seed: int) -> None:
+    """Nor a warning, but where the loss did change for good and a person may want to know."""
+    result = attempt(Trial(name=name, seed=seed, healthy=True))
+    least = Severity.CRITICAL if NORMAL[name].may_warn else Severity.WARNING
+    assert all(f.severity.rank < least.rank for f in result.said), words(result)
+
+
+@pytest.mark.parametrize("symptom", Symptom)
+def test_every_symptom_has_a_scenario(symptom: Symptom) -> None:
+    """Whatever the detectors can say, some training here has."""
+    assert any(s.symptom is symptom for s in SCENARIOS.values())
