@@ -128,7 +128,7 @@ def first_overflows(seed: int) -> int:
     return 1
 
 
-@normal("batch norm that stays in eval mode on purpose", may_warn=True)
+@normal("batch norm that stays in eval mode on purpose")
 def frozen_batch_norm(seed: int) -> int:
     """Fine-tuning on small batches keeps the statistics of the first training."""
     torch.manual_seed(seed)
