@@ -27,7 +27,7 @@ from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
 
-_CHARTED = 32
+_CHARTED = 64
 """At most so many plain metrics have a history."""
 _MAX_EVENTS = 500
 _HARMLESS = 3

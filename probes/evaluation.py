@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossguard.probes.listener import LossCall
 from lossguard.probes.losses import SUMMED, mark_as_sum
 from lossguard.probes.modes import Modes
-from lossguard.probes.patches import LossCall
 from lossguard.probes.pieces import is_measurable
 
 _DEEPEST = 6

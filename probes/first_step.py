@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from lossguard.probes.listener import Listener, LossCall
 from lossguard.probes.losses import LossTap, mark_as_sum
-from lossguard.probes.patches import Listener, LossCall
 
 
 class FirstStep(Listener):

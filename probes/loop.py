@@ -21,6 +21,7 @@ from lossguard.probes.acting import Acting
 from lossguard.probes.discover import compiled_forms_of
 from lossguard.probes.learning_rate import learning_rate
 from lossguard.probes.link import Link
+from lossguard.probes.listener import Listener
 from lossguard.probes.losses import LossTap
 from lossguard.probes.machine import Machine
 from lossguard.probes.nesting import is_nested
@@ -40,7 +41,7 @@ _SETTLED = 2
 """By this step every part of an ordinary loop has run once."""
 
 
-class Loop(patches.Listener):
+class Loop(Listener):
     """Measures one optimizer's loop, and acts on it where the policy says so.
 
     All methods named ``before_`` and ``after_`` are called by torch in the training thread; none

@@ -13,7 +13,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn.utils import clip_grad
 from torch.utils.data import dataloader
 
 from lossguard.probes.hooks import drop_copies
+from lossguard.probes.listener import Listener, LossCall
 from lossguard.probes.patching import Make, Undo, swap, wrap
 
 LOSSES = (
@@ -34,50 +34,6 @@ LOSSES = (
 )  # fmt: skip
 """The losses of ``torch.nn.functional`` that are heard, and with them the modules of
 ``torch.nn`` that call them."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossCall:
-    """A call of one of ``LOSSES`` that returned a plain tensor."""
-
-    name: str
-    signature: inspect.Signature
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    result: Tensor
-
-    def arguments(self) -> dict[str, Any]:
-        """By name, with the defaults."""
-        bound = self.signature.bind(*self.args, **self.kwargs)
-        bound.apply_defaults()
-        return bound.arguments
-
-
-class Listener:
-    """Somebody who wants to know. What it overrides must never raise."""
-
-    def before_backward(self, tensors: Any) -> None: ...
-    def after_backward(self) -> None:
-        """Not called when ``backward()`` raised."""
-
-    def on_scale(self, scaler: Any, loss: Any, scaled: Any) -> None: ...
-    def before_clip(self, parameters: Any, max_norm: Any) -> None:
-        """``max_norm`` bounds the L2 norm of all together; None where something else is bounded."""
-
-    def before_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
-    def after_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
-    def on_loss(self, call: LossCall) -> None: ...
-    def after_wait(self, seconds: float) -> None:
-        """The DataLoader gave a batch, or had none left."""
-
-    def before_reading_modules(self) -> None:
-        """Whole modules may be pickled, scripted or captured now: hooks and all."""
-
-    def after_reading_modules(self) -> None:
-        """As often as ``before_reading_modules``, whatever happened."""
-
-    def after_save(self) -> None:
-        """Something was saved to disk, from whatever thread."""
 
 
 # Weak: a loop whose model and optimizer the script has let go must not be kept by us.

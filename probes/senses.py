@@ -18,6 +18,7 @@ from lossguard.probes.evaluation import Evaluated, Evaluation
 from lossguard.probes.gradients import GradientNorms, Norms
 from lossguard.probes.hooks import Hooks
 from lossguard.probes.inputs import Inputs, InputStatistics
+from lossguard.probes.listener import Listener, LossCall
 from lossguard.probes.losses import LossTap
 from lossguard.probes.measurement import Sampled, Scaled, missing_value
 from lossguard.probes.modes import Modes
@@ -42,7 +43,7 @@ class Heard(NamedTuple):
     host: dict[str, float | None]
 
 
-class Senses(patches.Listener):
+class Senses(Listener):
     """Listens to torch in the training thread, each part behind the shield.
 
     The parts that only a sampled step has are awake while ``is_sampled``. Nothing here waits for
@@ -151,14 +152,14 @@ class Senses(patches.Listener):
 
         return guarded
 
-    def on_loss(self, call: patches.LossCall) -> None:
+    def on_loss(self, call: LossCall) -> None:
         if _is_traced() or not self.hears():
             return
         self._shield.timed("evaluation", self._evaluation.on_loss, call)
         if self.is_sampled and call.name == "cross_entropy" and torch.is_grad_enabled():
             self._shield.timed("outputs", self._look_at_outputs, call)
 
-    def _look_at_outputs(self, call: patches.LossCall) -> None:
+    def _look_at_outputs(self, call: LossCall) -> None:
         given = call.arguments()
         self._outputs.look(given["input"], given["target"], given["ignore_index"])
 

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lossguard.probes import measurement, wire
 from lossguard.probes.gradients import GradientNorms
 from lossguard.probes.guard import Guard
+from lossguard.probes.listener import LossCall
 from lossguard.probes.measurement import missing_value
 from lossguard.probes.outbox import Measured
-from lossguard.probes.patches import LossCall
 from lossguard.probes.reflex import Reflex
 from lossguard.probes.transfer import Values
 from tests.unit.probes.loops import Watch, loop_of

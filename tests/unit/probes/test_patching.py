@@ -19,20 +19,21 @@ from torch.nn import functional
 from torch.nn.functional import cross_entropy as imported_by_name
 
 from lossguard.probes import patches
+from lossguard.probes.listener import Listener, LossCall
 from lossguard.probes.patching import swap, wrap
 
 LOGITS = torch.linspace(-1.0, 1.0, 12).reshape(4, 3)
 CLASSES = torch.tensor([0, 1, 2, 0])
 
 
-class Ears(patches.Listener):
+class Ears(Listener):
     """Keeps what it hears."""
 
     def __init__(self) -> None:
-        self.losses: list[patches.LossCall] = []
+        self.losses: list[LossCall] = []
         self.saves = 0
 
-    def on_loss(self, call: patches.LossCall) -> None:
+    def on_loss(self, call: LossCall) -> None:
         self.losses.append(call)
 
     def after_save(self) -> None:
