@@ -169,7 +169,7 @@ def test_everything_is_bounded() -> None:
     for step in range(2000):
         run.tell("k" * 1000, step, "m" * 100_000)
         run.answered("rollback", "", True, step, {"restored_step": 0, "why": "w" * 100_000})
-    assert len(run.histories) == len(run.last) == 32
+    assert len(run.histories) == len(run.last) == 64
     assert len(run.events) == 500
     assert len(run.rollbacks) == 500
     assert max(len(e.message) + len(e.kind) for e in run.events) < 600
