@@ -29,7 +29,14 @@ def a_model() -> nn.Module:
     )
 
 
-IN_A_MODEL = [nn.Sequential, nn.Linear, nn.ReLU, nn.Tanh, getattr, contextlib.nullcontext]
+IN_A_MODEL: list[Any] = [
+    nn.Sequential,
+    nn.Linear,
+    nn.ReLU,
+    nn.Tanh,
+    getattr,
+    contextlib.nullcontext,
+]
 """What its file names, with what a hook leaves there."""
 
 
