@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.change_point import onset_index
 from lossguard.detectors.drift import Drift, DriftRule
-from lossguard.detectors.episode import Episode
+from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.initial_rise import InitialRise
 from lossguard.detectors.level import Level
-from lossguard.detectors.rewinding import Inputs, RewindingDetector
+from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.rise import Rise
 from lossguard.detectors.schedule import Restarts
 from lossguard.detectors.streaming import noise
@@ -86,7 +86,7 @@ class DivergenceConfig:
             )
 
 
-class Divergence(RewindingDetector):
+class Divergence(EpisodicDetector):
     """Three ways in which a loss goes up and does not come back.
 
     It *stays* up for 5 losses in a row (``SustainedRise``), it *drifts* up by blocks of 64
@@ -134,7 +134,6 @@ class Divergence(RewindingDetector):
         )
         self._restarts = Restarts(self.grace)
         self._buffer: deque[tuple[int, float]] = deque(maxlen=_BUFFER)
-        self._episode: Episode | None = None
 
     def inputs_of(self, observation: Observation) -> Inputs | None:
         """Loss and learning rate, where there is a finite loss."""
@@ -163,45 +162,36 @@ class Divergence(RewindingDetector):
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""
-        return {
+        return super().save() | {
             "initial": self._initial.state(),
             "sustained": self._sustained.state(),
             "drift": self._drift.state(),
             "restarts": self._restarts.state(),
             "buffer": [list(entry) for entry in self._buffer],
-            "episode": self._episode.state() if self._episode else None,
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Put back what ``save`` gave."""
+        super().load(saved)
         self._initial.restore(saved["initial"])
         self._sustained.restore(saved["sustained"])
         self._drift.restore(saved["drift"])
         self._restarts.restore(saved["restarts"])
         self._buffer = deque(((s, x) for s, x in saved["buffer"]), maxlen=_BUFFER)
-        self._episode = Episode.from_state(saved["episode"]) if saved["episode"] else None
 
     def drop_episode(self) -> None:
         """Forget the open episode, silently."""
-        self._episode = None
+        super().drop_episode()
         self._sustained.drop()
 
     def _up(self, step: int, rise: Rise) -> Finding | None:
-        """Open an episode, escalate it, or let it go on."""
-        severity = Severity.CRITICAL if rise.severe else Severity.WARNING
-        episode = self._episode
-        if episode is None:
-            score = self._score(rise)
-            episode = self._episode = Episode(self._date(rise), severity, step, score)
-        else:
-            episode.hit(step, self._score(rise))
-            if severity.rank <= episode.severity.rank:
-                return None
-            episode.severity = severity
         times = f" ({rise.after / rise.before:.3g} times)" if rise.before > 0 else ""
-        return self._finding(
+        return self.hit(
             step,
+            Severity.CRITICAL if rise.severe else Severity.WARNING,
+            self._score(rise),
             f"the loss is {rise.after:.4g} where it was {rise.before:.4g}{times}: {rise.text}",
+            onset=self._date(rise) if self._episode is None else None,
             evidence={"before": rise.before, "after": rise.after},
         )
 
@@ -215,15 +205,9 @@ class Divergence(RewindingDetector):
         if self._drift.active:
             episode.calm = 0
             return None
-        episode.calm += 1
-        if episode.calm < self.config.calm_steps:
-            return None
         level = self._sustained.level.median()
-        finding = self._finding(
-            step, f"the loss is at {level:.4g}", evidence={"level": level}, end=episode.last_hit
-        )
-        self._episode = None
-        return finding
+        message = f"the loss is at {level:.4g}"
+        return self.calm(step, self.config.calm_steps, message, {"level": level})
 
     def _score(self, rise: Rise) -> float:
         size = (rise.after - rise.before) / max(abs(rise.before), 1e-12)
@@ -237,20 +221,3 @@ class Divergence(RewindingDetector):
         sigma = noise(values[: max(16, len(values) // 2)])
         slack = min(sigma, 0.5 * height)
         return steps[onset_index(values, rise.before, slack, max(height, 4.0 * sigma))]
-
-    def _finding(
-        self, step: int, message: str, *, evidence: Mapping[str, float], end: int | None = None
-    ) -> Finding:
-        episode = self._episode
-        assert episode is not None
-        return Finding(
-            symptom=self.symptom,
-            severity=episode.severity,
-            metric="loss",
-            onset_step=episode.onset_step,
-            detected_step=step,
-            score=episode.score,
-            message=message,
-            end_step=end,
-            evidence=evidence,
-        )

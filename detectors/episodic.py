@@ -57,19 +57,23 @@ class EpisodicDetector(RewindingDetector):
             episode.severity = severity
         return self._finding(step, message, evidence)
 
-    def calm(self, step: int, needed: int, message: str) -> Finding | None:
+    def calm(
+        self, step: int, needed: int, message: str, evidence: Mapping[str, float] | None = None
+    ) -> Finding | None:
         """Take in a sign of health: the end of the episode after ``needed`` of them in a row."""
         episode = self._episode
         if episode is None:
             return None
         episode.calm += 1
-        return self.end(step, message) if episode.calm >= needed else None
+        return self.end(step, message, evidence) if episode.calm >= needed else None
 
-    def end(self, step: int, message: str) -> Finding | None:
+    def end(
+        self, step: int, message: str, evidence: Mapping[str, float] | None = None
+    ) -> Finding | None:
         """The end of the open episode, if there is one."""
         if self._episode is None:
             return None
-        finding = self._finding(step, message, None, end=self._episode.last_hit)
+        finding = self._finding(step, message, evidence, end=self._episode.last_hit)
         self._episode = None
         return finding
 

@@ -78,7 +78,6 @@ class GradSpike(SpikeDetector):
 
     symptom: ClassVar[Symptom] = Symptom.GRAD_SPIKE
     inputs: ClassVar[tuple[str, ...]] = ("grad_norm",)
-    metric: ClassVar[str] = "grad_norm"
     noun: ClassVar[str] = "the gradient norm"
 
     def __init__(self, config: GradSpikeConfig | None = None) -> None:
@@ -108,7 +107,7 @@ class GradSpike(SpikeDetector):
             ended = self.normal(step, norm)
             if absurd_before is not None and agrees and self._episode is not None:
                 words = f"the gradient at step {absurd_before} was applied and the loss rose after"
-                return self.escalate(step, self._episode.score, Severity.CRITICAL, words)
+                return self.escalate(step, Severity.CRITICAL, words)
             return ended
         vetoed = self.note(True, skipped)
         critical = self.persists() or (absurd_before is not None and agrees)
@@ -119,7 +118,7 @@ class GradSpike(SpikeDetector):
             severity = Severity.INFO if self.is_alone() and not hard else Severity.WARNING
         else:
             severity = Severity.CRITICAL if critical else Severity.WARNING
-        return self.hit(step, norm, norm / bound, severity)
+        return self.above(step, norm, norm / bound, severity)
 
     def bounds(self) -> Mapping[str, float]:
         """The norm from which an update is better skipped."""

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lossguard.detectors.base import Finding, Severity
-from lossguard.detectors.episode import Episode
+from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.level import Level
-from lossguard.detectors.rewinding import RewindingDetector
 
 _VETOED = 1 | 2 | 4 | 8
 """The wire's SKIP_NONFINITE, SKIP_GRAD_NORM, SKIP_LOSS and SKIP_COMMAND."""
@@ -21,7 +20,7 @@ _HIT, _COUNTS, _SKIPPED = 1, 2, 4
 """What is remembered of a recent observation."""
 
 
-class SpikeDetector(RewindingDetector):
+class SpikeDetector(EpisodicDetector):
     """A level of accepted values, and an episode of hits that stay out of it.
 
     Two hits in a row or three of five persist; one more where the guard skipped the updates, for
@@ -29,7 +28,6 @@ class SpikeDetector(RewindingDetector):
     row end an episode; ``readmit`` hits in a row become the level, which ends it too.
     """
 
-    metric: ClassVar[str]
     noun: ClassVar[str]
     """What the metric is called in a sentence."""
 
@@ -40,7 +38,6 @@ class SpikeDetector(RewindingDetector):
         self._readmit = readmit
         self._held: list[float] = []
         self._recent: deque[int] = deque(maxlen=RECENT)
-        self._episode: Episode | None = None
 
     @abstractmethod
     def message(self, value: float) -> str:
@@ -48,23 +45,22 @@ class SpikeDetector(RewindingDetector):
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""
-        return {
+        return super().save() | {
             "level": self._level.state(),
             "held": list(self._held),
             "recent": list(self._recent),
-            "episode": self._episode.state() if self._episode else None,
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Put back what ``save`` gave."""
+        super().load(saved)
         self._level.restore(saved["level"])
         self._held = list(saved["held"])
         self._recent = deque(saved["recent"], maxlen=RECENT)
-        self._episode = Episode.from_state(saved["episode"]) if saved["episode"] else None
 
     def drop_episode(self) -> None:
         """Forget the open episode, silently."""
-        self._episode = None
+        super().drop_episode()
         self._held.clear()
         self._recent.clear()
 
@@ -90,60 +86,35 @@ class SpikeDetector(RewindingDetector):
         self._recent.append(0)
         self._held.clear()
         self._level.accept(value)
-        episode = self._episode
-        if episode is None:
+        if self._episode is None:
             return None
-        episode.calm += 1
-        if episode.calm < self._calm_steps:
-            return None
-        return self._end(step, f"{self.noun} is back at {self._level.median():.4g}")
+        message = f"{self.noun} is back at {self._level.median():.4g}"
+        return self.calm(step, self._calm_steps, message, self._evidence())
 
-    def hit(
+    def above(
         self, step: int, value: float, score: float, severity: Severity, onset: int | None = None
     ) -> Finding | None:
         """Take in a hit: begins an episode, escalates it, or ends it by becoming the level."""
         self._held.append(value)
         episode = self._episode
-        if episode is None:
-            self._episode = Episode(step if onset is None else onset, severity, step, score)
-            return self.finding(step, severity, score, self.message(value))
-        episode.hit(step, score)
-        if len(self._held) >= self._readmit:
+        if episode is not None and len(self._held) >= self._readmit:
+            episode.hit(step, score)
             self._level.rebase(self._held)
             self._held.clear()
             self._recent.clear()
-            return self._end(step, f"{self.noun} settled at {self._level.median():.4g}")
-        return self.escalate(step, score, severity, self.message(max(self._held)))
+            message = f"{self.noun} settled at {self._level.median():.4g}"
+            return self.end(step, message, self._evidence())
+        message = self.message(value if episode is None else max(self._held))
+        return self.hit(step, severity, score, message, onset=onset, evidence=self._evidence())
 
-    def escalate(self, step: int, score: float, severity: Severity, message: str) -> Finding | None:
+    def escalate(self, step: int, severity: Severity, message: str) -> Finding | None:
         """The open episode becomes that severe; None when it is, or when there is none."""
         episode = self._episode
         if episode is None or severity.rank <= episode.severity.rank:
             return None
         episode.severity = severity
-        return self.finding(step, severity, score, message)
+        return self._finding(step, message, self._evidence())
 
-    def _end(self, step: int, message: str) -> Finding:
-        episode = self._episode
-        assert episode is not None
-        finding = self.finding(step, episode.severity, episode.score, message, episode.last_hit)
-        self._episode = None
-        return finding
-
-    def finding(
-        self, step: int, severity: Severity, score: float, message: str, end: int | None = None
-    ) -> Finding:
-        """A finding of the open episode."""
-        assert self._episode is not None
+    def _evidence(self) -> dict[str, float]:
         middle = self._level.median() if self._level.count else 0.0
-        return Finding(
-            symptom=self.symptom,
-            severity=severity,
-            metric=self.metric,
-            onset_step=self._episode.onset_step,
-            detected_step=step,
-            score=score,
-            message=message,
-            end_step=end,
-            evidence={"level": middle, "hits": float(sum(map(bool, self._recent)))},
-        )
+        return {"level": middle, "hits": float(sum(map(bool, self._recent)))}

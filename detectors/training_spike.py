@@ -126,7 +126,6 @@ class TrainingSpike(SpikeDetector):
 
     symptom: ClassVar[Symptom] = Symptom.LOSS_SPIKE
     inputs: ClassVar[tuple[str, ...]] = ("loss",)
-    metric: ClassVar[str] = "loss"
     noun: ClassVar[str] = "the loss"
     grace: ClassVar[int] = 128
 
@@ -166,7 +165,7 @@ class TrainingSpike(SpikeDetector):
             aftermath = self._aftermath(loss)
             ended = self.normal(step, loss)
             if ended is None and aftermath:
-                return self.escalate(step, score, Severity.WARNING, aftermath)
+                return self.escalate(step, Severity.WARNING, aftermath)
             return ended
         descent = 0.5 if restarted else config.large_rise_of_descent
         young = 1.0 + min(_YOUNG / level.count, 1.0)
@@ -175,7 +174,7 @@ class TrainingSpike(SpikeDetector):
         onset = step
         if self._episode is None and self._suspects:
             onset, self._suspects = self._suspects[0], []
-        return self.hit(step, loss, score, self._severity(loss, descent), onset)
+        return self.above(step, loss, score, self._severity(loss, descent), onset)
 
     def bounds(self) -> Mapping[str, float]:
         """The loss from which an update is better skipped."""

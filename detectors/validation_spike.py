@@ -37,7 +37,6 @@ class ValidationSpike(SpikeDetector):
 
     symptom: ClassVar[Symptom] = Symptom.LOSS_SPIKE
     inputs: ClassVar[tuple[str, ...]] = ("val_loss",)
-    metric: ClassVar[str] = "val_loss"
     noun: ClassVar[str] = "the validation loss"
 
     def __init__(self) -> None:
@@ -66,7 +65,7 @@ class ValidationSpike(SpikeDetector):
         large = level.matters(loss, _LARGE_RISE, _LARGE_RISE_OF_DESCENT)
         self.note(large, None)
         severity = Severity.WARNING if large or not self.is_alone() else Severity.INFO
-        return self.hit(step, loss, score, severity)
+        return self.above(step, loss, score, severity)
 
     def message(self, value: float) -> str:
         """A hit in words."""
