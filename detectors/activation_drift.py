@@ -14,6 +14,7 @@ from lossguard.detectors.layer_growth import LayerRise, figures_of, find_growth,
 from lossguard.detectors.located import LocatedDetector
 from lossguard.detectors.measured import measured
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_above
 from lossguard.detectors.warm_up import WarmUp
 
 _CALM_BLOCKS = 3
@@ -45,9 +46,7 @@ class ActivationDriftConfig:
     def __post_init__(self) -> None:
         if self.settle < 64:
             raise ValueError(f"settle must be >= 64, got {self.settle}")
-        for name in ("growth", "logit_growth"):
-            if not getattr(self, name) > 1.0:
-                raise ValueError(f"{name} must be > 1, got {getattr(self, name)}")
+        require_above(self, growth=1.0, logit_growth=1.0)
         if not self.strong_growth >= self.growth:
             raise ValueError(f"strong_growth {self.strong_growth} must be >= {self.growth}")
         if not 0.0 <= self.logit_least <= self.logit_most:

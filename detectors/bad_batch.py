@@ -12,6 +12,7 @@ from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.odd_batches import HELD, OddBatches
 from lossguard.detectors.recent_loss import RecentLoss
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_above
 from lossguard.detectors.usual_range import FactorMargin, Margin, ShareMargin, UsualRange
 
 _MOST = 1e3
@@ -69,9 +70,7 @@ class BadBatchConfig:
             )
         if not 0.0 < self.tail_probability < 0.01:
             raise ValueError(f"tail_probability must be in (0, 0.01), got {self.tail_probability}")
-        for name in ("loss_rise", "norm_rise"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_above(self, loss_rise=0.0, norm_rise=0.0)
         if not self.calm_steps >= 1:
             raise ValueError(f"calm_steps must be >= 1, got {self.calm_steps}")
         if not 4 <= self.readmit <= HELD:

@@ -11,6 +11,7 @@ from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.clip_blocks import ClipBlocks
 from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_at_least
 
 _LARGEST = 1e30
 """Larger norms are an overflow that is not to shape the advice."""
@@ -52,12 +53,7 @@ class ClippingConfig:
                 "0 <= ideal_low <= ideal_high < too_often < 1 must hold, got "
                 f"{self.ideal_low}, {self.ideal_high} and {self.too_often}"
             )
-        for name, least in {
-            "block": 10, "high_blocks": 2, "never_blocks": self.high_blocks, "warm_up": 0,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(self, block=10, high_blocks=2, never_blocks=self.high_blocks, warm_up=0)
         if self.warn_above is not None and not self.warn_above > 1.0:
             raise ValueError(f"warn_above must be > 1, got {self.warn_above}")
         if not 0.0 < self.calm_p99 <= self.wild_p99:

@@ -11,6 +11,7 @@ from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.block_medians import BlockMedians
 from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +40,7 @@ class DataStarvedConfig:
                 "0 < calm <= note <= warn < 1 must hold, got "
                 f"{self.calm}, {self.note} and {self.warn}"
             )
-        for name, least in {
-            "block": 5, "warm_up": 0, "warn_blocks": 1, "calm_blocks": 1,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(self, block=5, warm_up=0, warn_blocks=1, calm_blocks=1)
 
 
 class DataStarved(EpisodicDetector):

@@ -17,6 +17,7 @@ from lossguard.detectors.measured import measured
 from lossguard.detectors.progress import LossProgress
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.suspects import Suspect, Suspects
+from lossguard.detectors.thresholds import require_at_least, require_share
 
 _FAMILIES = ("zero_share", "saturated_share", "grad_norm")
 _MOST = 16
@@ -45,12 +46,8 @@ class DeadUnitsConfig:
     """Steps in a row in which a layer's gradient is exactly zero [observations, >= 8]."""
 
     def __post_init__(self) -> None:
-        for name in ("zero_share", "saturated_share"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name, least in {"samples": 2, "zero_gradient_steps": 8, "above_start": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        require_share(self, "zero_share", "saturated_share")
+        require_at_least(self, samples=2, zero_gradient_steps=8, above_start=0)
         if not self.all_zero >= self.zero_share:
             raise ValueError(f"all_zero {self.all_zero} must be >= zero_share {self.zero_share}")
 

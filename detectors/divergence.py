@@ -19,6 +19,7 @@ from lossguard.detectors.rise import Rise
 from lossguard.detectors.schedule import Restarts
 from lossguard.detectors.streaming import noise
 from lossguard.detectors.sustained_rise import SustainedRise, SustainedRule
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _BUFFER = 320
 """Latest losses kept to date an onset in."""
@@ -69,17 +70,22 @@ class DivergenceConfig:
     """Normal losses in a row that end an episode [observations, >= 1]."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "window": 8, "tail": 64, "min_samples": 2, "young": 0, "min_rise_of_descent": 0,
-            "stay": 3, "settle": 8, "start_steps": 8, "start_stay": 3, "block": 8,
-            "drift_rise_of_descent": 0, "calm_steps": 1,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        for name in ("deviation", "min_rise", "start_rise", "drift_sigmas", "drift_rise"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_at_least(
+            self,
+            window=8,
+            tail=64,
+            min_samples=2,
+            young=0,
+            min_rise_of_descent=0,
+            stay=3,
+            settle=8,
+            start_steps=8,
+            start_stay=3,
+            block=8,
+            drift_rise_of_descent=0,
+            calm_steps=1,
+        )
+        require_above(self, deviation=0, min_rise=0, start_rise=0, drift_sigmas=0, drift_rise=0)
         if self.drift_critical < self.drift_rise:
             raise ValueError(
                 f"drift_critical {self.drift_critical} must be >= drift_rise {self.drift_rise}"

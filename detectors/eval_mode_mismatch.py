@@ -12,6 +12,7 @@ from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.first_gap import FirstGap
 from lossguard.detectors.forgotten_mode import TrainingInEval
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,10 +34,7 @@ class EvalModeMismatchConfig:
             raise ValueError(f"in_training must be in (0, 1), got {self.in_training}")
         if not self.gap > 1.0:
             raise ValueError(f"gap must be > 1, got {self.gap}")
-        for name, least in {"stay": 2, "calm_steps": 1}.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(self, stay=2, calm_steps=1)
 
 
 class EvalModeMismatch(EpisodicDetector):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from lossguard.detectors.base import Finding, Severity, Symptom
 from lossguard.detectors.depthwise import DepthwiseDetector, Slope
 from lossguard.detectors.exponential_growth import ExponentialGrowth
+from lossguard.detectors.thresholds import require_above
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +30,7 @@ class ExplodingGradientConfig:
     def __post_init__(self) -> None:
         if self.looks < 4:
             raise ValueError(f"looks must be >= 4, got {self.looks}")
-        for name, above in {"ratio": 1, "growth": 1, "surge": 10}.items():
-            if not getattr(self, name) > above:
-                raise ValueError(f"{name} must be > {above}, got {getattr(self, name)}")
+        require_above(self, ratio=1, growth=1, surge=10)
 
 
 class ExplodingGradient(DepthwiseDetector):

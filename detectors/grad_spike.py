@@ -11,6 +11,7 @@ from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.level import Level
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.spike import SpikeDetector
+from lossguard.detectors.thresholds import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +44,7 @@ class GradSpikeConfig:
     """Hits in a row after which they become the new level [observations, >= 4]."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "window": 8, "tail": 64, "min_samples": 4, "young": 0, "calm_steps": 1, "readmit": 4,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(self, window=8, tail=64, min_samples=4, young=0, calm_steps=1, readmit=4)
         if not 1.0 < self.multiple < self.absurd:
             raise ValueError(
                 f"1 < multiple < absurd must hold, got {self.multiple} and {self.absurd}"

@@ -13,6 +13,7 @@ from lossguard.detectors.recent_loss import RecentLoss
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.scale_falls import ScaleFalls
 from lossguard.detectors.skip_share import SkipShare
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _SKIP_SCALER = 16
 """The wire's SKIP_SCALER."""
@@ -50,22 +51,16 @@ class LossScaleConfig:
     """Observations without an overflow that end an episode [observations, >= 1]."""
 
     def __post_init__(self) -> None:
-        for name in ("collapse_halvings", "fast_halvings", "agree_halvings"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_above(self, collapse_halvings=0.0, fast_halvings=0.0, agree_halvings=0.0)
         if not 0.0 < self.tiny < 1.0:
             raise ValueError(f"tiny must be in (0, 1), got {self.tiny}")
         if not 1.0 < self.high <= self.too_high:
             raise ValueError(f"1 < high <= too_high must hold, got {self.high}, {self.too_high}")
         if not 0.0 < self.skip_share < 1.0:
             raise ValueError(f"skip_share must be in (0, 1), got {self.skip_share}")
-        for name, least in {
-            "high_stay": 1, "skip_window": 10, "stuck_overflows": 2, "search_quiet": 1,
-            "calm_steps": 1,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(
+            self, high_stay=1, skip_window=10, stuck_overflows=2, search_quiet=1, calm_steps=1
+        )
 
 
 class LossScale(EpisodicDetector):

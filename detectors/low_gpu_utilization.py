@@ -10,6 +10,7 @@ from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.block_medians import BlockMedians
 from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +36,7 @@ class LowGpuUtilizationConfig:
                 "0 < warn <= note <= calm < 1 must hold, got "
                 f"{self.warn}, {self.note} and {self.calm}"
             )
-        for name, least in {"block": 5, "blocks": 1, "calm_blocks": 1}.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_at_least(self, block=5, blocks=1, calm_blocks=1)
 
 
 class LowGpuUtilization(EpisodicDetector):

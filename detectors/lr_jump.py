@@ -13,6 +13,7 @@ from lossguard.detectors.lr_collapse import RateCollapse
 from lossguard.detectors.rate_peak import RatePeak
 from lossguard.detectors.recent_loss import RecentLoss
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,16 +46,19 @@ class LrJumpConfig:
     """Rates in a row within the schedule that end an episode [observations, >= 1]."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "young": 0, "min_samples": 2, "usual": 1, "first_rise": self.factor, "first_steps": 0,
-            "stay": 2, "agree_within": 2, "settle": self.stay, "calm_steps": 1,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        for name in ("factor", "collapse"):
-            if not getattr(self, name) > 1.0:
-                raise ValueError(f"{name} must be > 1, got {getattr(self, name)}")
+        require_at_least(
+            self,
+            young=0,
+            min_samples=2,
+            usual=1,
+            first_rise=self.factor,
+            first_steps=0,
+            stay=2,
+            agree_within=2,
+            settle=self.stay,
+            calm_steps=1,
+        )
+        require_above(self, factor=1.0, collapse=1.0)
 
 
 class LrJump(EpisodicDetector):

@@ -12,6 +12,7 @@ from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.memory_pieces import Pieces
 from lossguard.detectors.memory_trend import KEPT, MemoryTrend, leap, trends
 from lossguard.detectors.rewinding import Inputs
+from lossguard.detectors.thresholds import require_above, require_at_least, require_share
 
 _ABSURD = 1e16
 """No machine has so many bytes."""
@@ -49,21 +50,10 @@ class MemoryGrowthConfig:
     """Blocks in a row for which that must hold [>= 1]."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "block": 8, "warm_up": 0, "pieces_growth": 1, "pieces_blocks": 1,
-        }.items():  # fmt: skip
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        for name in ("horizon", "least", "leap"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("full", "pieces_full"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name in ("doubled", "pieces"):
-            if not getattr(self, name) > 1.0:
-                raise ValueError(f"{name} must be > 1, got {getattr(self, name)}")
+        require_at_least(self, block=8, warm_up=0, pieces_growth=1, pieces_blocks=1)
+        require_above(self, horizon=0.0, least=0.0, leap=0.0)
+        require_share(self, "full", "pieces_full")
+        require_above(self, doubled=1.0, pieces=1.0)
 
 
 class MemoryGrowth(EpisodicDetector):

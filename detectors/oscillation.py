@@ -15,6 +15,7 @@ from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.streaming import median
 from lossguard.detectors.swing_watch import Swing, SwingRule, SwingWatch
 from lossguard.detectors.swings import reversals, stretch
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _COARSE = 8
 """Losses of which the coarse scale takes the median."""
@@ -54,12 +55,8 @@ class OscillationConfig:
     """Swings, as a share of the epochs [0 < x < 1]: AutoTrainer takes 0.2."""
 
     def __post_init__(self) -> None:
-        for name, least in {"window": 64, "of_descent": 0, "epochs": 16}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("amplitude", "epoch_swing"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_at_least(self, window=64, of_descent=0, epochs=16)
+        require_above(self, amplitude=0.0, epoch_swing=0.0)
         if not self.times > 1.0:
             raise ValueError(f"times must be > 1, got {self.times}")
         if not 0.3 <= self.regularity < 1.0:

@@ -13,6 +13,7 @@ from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.recent_loss import RecentLoss
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.streaming import median, noise
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _WINDOW = 64
 """Healthy samples that the usual values are the medians of."""
@@ -49,13 +50,8 @@ class OutputCollapseConfig:
     def __post_init__(self) -> None:
         if not 0.5 <= self.top_share <= 1.0:
             raise ValueError(f"top_share must be in 0.5..1, got {self.top_share}")
-        for name in ("above_target", "entropy", "loss_rise", "target_jump"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name, least in {"stay": 2, "last": self.stay, "first": 0, "calm_steps": 1}.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        require_above(self, above_target=0.0, entropy=0.0, loss_rise=0.0, target_jump=0.0)
+        require_at_least(self, stay=2, last=self.stay, first=0, calm_steps=1)
 
 
 class OutputCollapse(EpisodicDetector):

@@ -15,6 +15,7 @@ from lossguard.detectors.episodic import EpisodicDetector
 from lossguard.detectors.evaluations import Evaluation, Evaluations
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.streaming import median, noise
+from lossguard.detectors.thresholds import require_above, require_at_least
 from lossguard.detectors.trend import mann_kendall, theil_sen
 
 _LOSSES = 64
@@ -56,12 +57,8 @@ class OverfittingConfig:
     def __post_init__(self) -> None:
         if not self.ratio > 1.0:
             raise ValueError(f"ratio must be > 1, got {self.ratio}")
-        for name, least in {"persist": 2, "patience": 3, "min_delta": 0, "of_descent": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("trend_sigmas", "trend_rise", "own_noise"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_at_least(self, persist=2, patience=3, min_delta=0, of_descent=0)
+        require_above(self, trend_sigmas=0, trend_rise=0, own_noise=0)
 
 
 class Overfitting(EpisodicDetector):

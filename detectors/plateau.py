@@ -21,6 +21,7 @@ from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.run_curve import RunCurve
 from lossguard.detectors.streaming import median, noise
 from lossguard.detectors.stuck import LEAST_RATIO, Stuck
+from lossguard.detectors.thresholds import require_at_least
 
 _BLOCKS = 64
 _SAME = 1e-3
@@ -58,12 +59,9 @@ class PlateauConfig:
     """Fall, relative to the level, that the flat half must not hold [0 < x < 0.5]."""
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "patience": 16, "patience_epochs": 8, "stuck": 16,
-            "stuck_epochs": 8, "flat": 32, "flat_epochs": 24,
-        }.items():  # fmt: skip
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        require_at_least(
+            self, patience=16, patience_epochs=8, stuck=16, stuck_epochs=8, flat=32, flat_epochs=24
+        )
         for name, most in {"min_progress": 0.5, "stuck_share": 1.0, "flat_progress": 0.5}.items():
             if not 0.0 < getattr(self, name) < most:
                 raise ValueError(f"{name} must be in (0, {most}), got {getattr(self, name)}")

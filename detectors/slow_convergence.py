@@ -19,6 +19,7 @@ from lossguard.detectors.reference_run import ReferenceRun
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.run_curve import RunCurve
 from lossguard.detectors.streaming import median
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _BLOCKS = 96
 _EVERY = 16
@@ -54,11 +55,8 @@ class SlowConvergenceConfig:
     def __post_init__(self) -> None:
         if not 0.3 <= self.fitted <= 0.8:
             raise ValueError(f"fitted must be in [0.3, 0.8], got {self.fitted}")
-        for name in ("min_samples", "min_samples_epochs"):
-            if not getattr(self, name) >= 24:
-                raise ValueError(f"{name} must be >= 24, got {getattr(self, name)}")
-        if not self.sigmas > 0.0:
-            raise ValueError(f"sigmas must be > 0, got {self.sigmas}")
+        require_at_least(self, min_samples=24, min_samples_epochs=24)
+        require_above(self, sigmas=0)
         if not 0.0 < self.shortfall <= 1.0:
             raise ValueError(f"shortfall must be in (0, 1], got {self.shortfall}")
         if not self.material > 0.0:

@@ -14,6 +14,7 @@ from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.schedule import Restarts
 from lossguard.detectors.spike import RECENT, SpikeDetector
 from lossguard.detectors.streaming import median
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 _GROSS_RISE = 2.2
 """So far above its level, relative to it, a single loss is worth a look."""
@@ -69,15 +70,18 @@ class LossSpikeConfig:
     over 1 is therefore doubled."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        if self.threshold <= 0 or self.min_rise <= 0 or self.veto_ratio <= 1:
-            raise ValueError(
-                "threshold and min_rise must be > 0 and veto_ratio > 1, got "
-                f"{self.threshold}, {self.min_rise} and {self.veto_ratio}"
-            )
+        require_at_least(
+            self,
+            window=8,
+            tail=64,
+            min_samples=2,
+            young=0,
+            min_rise_of_descent=0,
+            large_rise_of_descent=0,
+            calm_steps=1,
+            readmit=4,
+        )
+        require_above(self, threshold=0, min_rise=0, veto_ratio=1)
         if (
             min(self.large_rise, self.gross_rise) < self.min_rise
             or self.veto_deviation < self.threshold
@@ -87,18 +91,6 @@ class LossSpikeConfig:
                 f"min_rise {self.min_rise}, and "
                 f"veto_deviation {self.veto_deviation} >= threshold {self.threshold}"
             )
-
-
-_LEAST = {
-    "window": 8,
-    "tail": 64,
-    "min_samples": 2,
-    "young": 0,
-    "min_rise_of_descent": 0,
-    "large_rise_of_descent": 0,
-    "calm_steps": 1,
-    "readmit": 4,
-}
 
 
 class TrainingSpike(SpikeDetector):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from lossguard.detectors.base import Finding, Severity, Symptom
 from lossguard.detectors.depthwise import DepthwiseDetector, Slope
 from lossguard.detectors.fading import Fading
+from lossguard.detectors.thresholds import require_above, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +38,8 @@ class VanishingGradientConfig:
     """Loss over the first one of the run at which small gradients are right [>= 0]."""
 
     def __post_init__(self) -> None:
-        for name, least in {"looks": 4, "severe_rows": 1, "collapse_stay": 4}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("ratio", "tiny", "severe_ratio", "collapsed"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        require_at_least(self, looks=4, severe_rows=1, collapse_stay=4)
+        require_above(self, ratio=0, tiny=0, severe_ratio=0, collapsed=0)
         if not self.severe_ratio <= self.ratio <= self.stalled_ratio:
             raise ValueError(
                 f"severe_ratio <= ratio <= stalled_ratio must hold, got {self.severe_ratio},"

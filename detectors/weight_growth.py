@@ -15,6 +15,7 @@ from lossguard.detectors.located import LocatedDetector
 from lossguard.detectors.measured import measured
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.suspects import Suspect, Suspects
+from lossguard.detectors.thresholds import require_above, require_at_least
 from lossguard.detectors.warm_up import WarmUp
 from lossguard.detectors.weight_bands import Material, above, below, embeddings_beyond
 from lossguard.detectors.weight_jump import WeightJump
@@ -57,12 +58,8 @@ class WeightGrowthConfig:
     for their norm grows with the square root of the vocabulary."""
 
     def __post_init__(self) -> None:
-        for name, least in {"settle": 64, "samples": 2, "material": 0, "least_update": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("growth", "jump"):
-            if not getattr(self, name) > 1.0:
-                raise ValueError(f"{name} must be > 1, got {getattr(self, name)}")
+        require_at_least(self, settle=64, samples=2, material=0, least_update=0)
+        require_above(self, growth=1.0, jump=1.0)
         if not self.strong_growth >= self.growth:
             raise ValueError(f"strong_growth {self.strong_growth} must be >= {self.growth}")
         if not self.most_update > self.least_update:
