@@ -161,10 +161,7 @@ class ActivationDrift(LocatedDetector):
             rise.times / self.config.growth,
             f"the activations of {where} {way}: their size is {rise.after:.3g} where it was"
             f" {rise.before:.3g} ({rise.times:.3g} times)",
-            kind="act_rms",
-            metric="act_rms",
-            onset=rise.since,
-            evidence={"before": rise.before, "after": rise.after},
+            **_of(rise, "act_rms"),
         )
 
     def _logits_said(self, step: int, rise: LayerRise | None) -> Finding | None:
@@ -178,8 +175,11 @@ class ActivationDrift(LocatedDetector):
             rise.times / self.config.logit_growth,
             f"the logits keep growing: the log of the sum of their exponentials is"
             f" {rise.after:.3g} where it was {rise.before:.3g}",
-            kind="logit_z",
-            metric="logit_z",
-            onset=rise.since,
-            evidence={"before": rise.before, "after": rise.after},
+            **_of(rise, "logit_z"),
         )
+
+
+def _of(rise: LayerRise, metric: str) -> dict[str, Any]:
+    """What a finding about a rise of ``metric`` says besides its words."""
+    evidence = {"before": rise.before, "after": rise.after}
+    return {"kind": metric, "metric": metric, "onset": rise.since, "evidence": evidence}

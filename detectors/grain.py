@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from lossguard.detectors.base import Observation
+from lossguard.detectors.rewinding import Inputs
 
 _ENOUGH = 8
 """Losses before the question is answered."""
@@ -49,3 +53,14 @@ class Grain:
     def restore(self, state: list[Any]) -> None:
         """Take the place of the one that ``state`` came from."""
         self._losses, self._long, self._epoch = state
+
+
+def row_inputs(observation: Observation) -> Inputs | None:
+    """Loss, learning rate, validation loss and epoch of a row; None where it has no loss at all.
+
+    A training loss that is not finite counts as none.
+    """
+    loss, val = observation.get("loss"), observation.get("val_loss")
+    if loss is None or not math.isfinite(loss):
+        return None if val is None else (None, None, val, None)
+    return loss, observation.get("lr"), val, observation.get("epoch")

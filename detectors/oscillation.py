@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lossguard.detectors.base import Finding, Observation, Severity, Symptom
 from lossguard.detectors.episodic import EpisodicDetector
-from lossguard.detectors.grain import Grain
+from lossguard.detectors.grain import Grain, row_inputs
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.streaming import median
 from lossguard.detectors.swing_watch import Swing, SwingRule, SwingWatch
@@ -111,11 +111,8 @@ class Oscillation(EpisodicDetector):
         self._calm = 0
 
     def inputs_of(self, observation: Observation) -> Inputs | None:
-        """Loss, learning rate, validation loss and epoch, where there is a finite loss."""
-        loss, val = observation.get("loss"), observation.get("val_loss")
-        if loss is None or not math.isfinite(loss):
-            return None if val is None else (None, None, val, None)
-        return loss, observation.get("lr"), val, observation.get("epoch")
+        """Loss, learning rate, validation loss and epoch, where there is a loss."""
+        return row_inputs(observation)
 
     def judge(self, step: int, inputs: Inputs) -> Finding | None:
         """Take in one row."""

@@ -16,7 +16,7 @@ from lossguard.detectors.flatness import (
     lowest,
     uniform_classes,
 )
-from lossguard.detectors.grain import Grain
+from lossguard.detectors.grain import Grain, row_inputs
 from lossguard.detectors.rewinding import Inputs
 from lossguard.detectors.run_curve import RunCurve
 from lossguard.detectors.streaming import median, noise
@@ -107,11 +107,8 @@ class Plateau(EpisodicDetector):
         self._before = 0.0
 
     def inputs_of(self, observation: Observation) -> Inputs | None:
-        """Loss, learning rate, validation loss and epoch, where there is a finite loss."""
-        loss, val = observation.get("loss"), observation.get("val_loss")
-        if loss is None or not math.isfinite(loss):
-            return None if val is None else (None, None, val, None)
-        return loss, observation.get("lr"), val, observation.get("epoch")
+        """Loss, learning rate, validation loss and epoch, where there is a loss."""
+        return row_inputs(observation)
 
     def judge(self, step: int, inputs: Inputs) -> Finding | None:
         """Take in one row."""
