@@ -16,6 +16,8 @@ _FORGIVEN = 2
 """Largest values of a short window that do not make its tail: a few outliers are none."""
 _EARLY = 8
 """Accepted values during which the start of the run is still being learnt."""
+_YOUNG = 3
+"""Noise windows after which the start of the run, whose noise may be less, is forgotten."""
 _ROUNDING = 2.0**-8
 """Relative spacing of bfloat16: a loss rounded to it must not look noiseless."""
 
@@ -44,9 +46,10 @@ class Level:
         deviation = (y - median(last `window` y)) / scale
         scale = max(1.4826 median|dy| / sqrt 2,  q99(y - median) / 2.326,  rounding)
 
-    The first term follows today's noise, the second keeps a heavy upper tail (last ``tail``
-    values) from alarming, the third is the spacing of bfloat16. A value adds at most
-    ``most_sigmas`` to the tail, so that a few outliers do not teach it their size.
+    The first term follows today's noise (in a young run that of the last 16 |dy| where it is
+    more: relative to a loss that falls fast, noise grows), the second keeps a heavy upper tail
+    (last ``tail`` values) from alarming, the third is the spacing of bfloat16. A value adds at
+    most ``most_sigmas`` to the tail, so that a few outliers do not teach it their size.
 
     ``highest`` and ``lowest`` are the extremes of the median, the former of the first values
     only: between them lies the descent of the run, the yardstick of what matters when a loss
@@ -56,6 +59,7 @@ class Level:
     __slots__ = (
         "_diffs",
         "_last",
+        "_latest",
         "_most_sigmas",
         "_tail",
         "_values",
@@ -70,6 +74,7 @@ class Level:
     ) -> None:
         self._values = SortedWindow(window)
         self._diffs = SortedWindow(noise_window)
+        self._latest = SortedWindow(noise_window // 4)
         self._tail = SortedWindow(tail)
         self._most_sigmas = most_sigmas
         self._last = 0.0
@@ -85,6 +90,7 @@ class Level:
         y = math.log(value) if self.log else value
         if len(self._values):
             self._diffs.push(abs(y - self._last))
+            self._latest.push(abs(y - self._last))
             rise = y - self._values.median()
             bounded = self._most_sigmas < math.inf
             self._tail.push(min(rise, self._most_sigmas * self.scale()) if bounded else rise)
@@ -118,7 +124,10 @@ class Level:
         if not len(self._tail):
             return floor
         floor = max(floor, self._diffs.grain())
-        return max(NORMAL_PER_MAD * self._diffs.median() / math.sqrt(2.0), floor)
+        change = self._diffs.median()
+        if self.count < _YOUNG * self._diffs.size:
+            change = max(change, self._latest.median())
+        return max(NORMAL_PER_MAD * change / math.sqrt(2.0), floor)
 
     def scale(self) -> float:
         """Sigma of y."""
@@ -169,6 +178,7 @@ class Level:
         return {
             "values": self._values.values(),
             "diffs": self._diffs.values(),
+            "latest": self._latest.values(),
             "tail": self._tail.values(),
             "last": self._last,
             "log": self.log,
@@ -181,6 +191,7 @@ class Level:
         """Take the place of the level that ``state`` came from."""
         self._values = SortedWindow(self._values.size, state["values"])
         self._diffs = SortedWindow(self._diffs.size, state["diffs"])
+        self._latest = SortedWindow(self._latest.size, state["latest"])
         self._tail = SortedWindow(self._tail.size, state["tail"])
         self._last = state["last"]
         self.log = state["log"]
@@ -193,9 +204,9 @@ class Level:
         values = [_exp(y) for y in self._values.values()]
         self.log = False
         self._values = SortedWindow(self._values.size, values)
-        self._diffs = SortedWindow(
-            self._diffs.size, [abs(b - a) for a, b in itertools.pairwise(values)]
-        )
+        changes = [abs(b - a) for a, b in itertools.pairwise(values)]
+        self._diffs = SortedWindow(self._diffs.size, changes)
+        self._latest = SortedWindow(self._latest.size, changes)
         self._tail = SortedWindow(self._tail.size)
         self._last = values[-1] if values else 0.0
 

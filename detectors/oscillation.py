@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lossguard.detectors.base import Finding, Observation, Severity, Symptom
@@ -47,6 +47,14 @@ class OscillationConfig:
     """The same, in units of what was usual before [> 1]."""
     regularity: float = 0.5
     """Share of the power around one frequency [0.3 <= x < 1]; white noise has 0.16."""
+    wild: float = 0.5
+    """Half of a swing without any frequency, relative to the level [> 0]."""
+    wild_of_descent: float = 0.8
+    """The same, relative to the descent of the run so far [>= 0]: it loses in a moment what it has
+    gained in all."""
+    wild_growth: float = 3.0
+    """The same, in sigmas of the noise among the first 16 losses [> 0]: a run with batches of
+    one is noisy from its start."""
     epochs: int = 24
     """Epochs that are looked at together, where each row of a log is one [>= 16]."""
     epoch_swing: float = 0.15
@@ -55,8 +63,8 @@ class OscillationConfig:
     """Swings, as a share of the epochs [0 < x < 1]: AutoTrainer takes 0.2."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, window=64, of_descent=0, epochs=16)
-        require_above(self, amplitude=0.0, epoch_swing=0.0)
+        require_at_least(self, window=64, of_descent=0, wild_of_descent=0, epochs=16)
+        require_above(self, amplitude=0, wild=0, wild_growth=0, epoch_swing=0)
         if not self.times > 1.0:
             raise ValueError(f"times must be > 1, got {self.times}")
         if not 0.3 <= self.regularity < 1.0:
@@ -72,8 +80,13 @@ class Oscillation(EpisodicDetector):
     amplitude of ``amplitude`` of the level and ``times`` the usual, for ``regularity`` (share of
     the periodogram's power around its peak, periods of 2 to 21: what Lomb and Scargle's gives at
     equal distances), and for no progress. Two looks in a row, a quarter window apart, make a
-    warning. White noise, however large, is not regular; data sets that take turns have always
+    warning. White noise is not regular; data sets that take turns have always
     swung as much; a learning rate that falls and rises within the window explains it.
+
+    Swings without a frequency count where they have grown to ``wild_growth`` of the noise among the
+    first losses, are ``wild`` of the level, and lose and gain ``wild_of_descent`` of all that the
+    run has come down: too few samples, or too high a rate, for any progress to last. On 146 public
+    logs no window comes near.
 
     In a log of epochs (see ``Grain``) a loss is a mean over many batches, and noise that large is
     a swing: the last ``epochs`` losses turn round ``epoch_reversals`` of the time by at least
@@ -95,9 +108,12 @@ class Oscillation(EpisodicDetector):
             of_descent=c.of_descent,
             times=c.times,
             regularity=c.regularity,
+            wild=c.wild,
+            wild_of_descent=c.wild_of_descent,
+            wild_growth=c.wild_growth,
         )
         self._grain = Grain()
-        self._scales = (SwingWatch(rule), SwingWatch(rule))
+        self._scales = (SwingWatch(rule), SwingWatch(replace(rule, wild=math.inf)))
         self._hits = [0, 0, 0]
         self._chunk: list[float] = []
         self._rates: tuple[deque[float | None], ...] = (
@@ -180,8 +196,8 @@ class Oscillation(EpisodicDetector):
             if scale != self._scale:
                 return None
             return self._follow(step, watch.calmed(self._amplitude))
-        first, start = median(self._first), median(self._first[:3])
-        swing = watch.look(first, max(start - self._scales[0].best, 0.0))
+        descent = max(median(self._first[:3]) - self._scales[0].best, 0.0)
+        swing = watch.look(self._first, descent)
         return self._judged(step, scale, swing, self._rates[scale])
 
     def _look_at_epochs(self, step: int) -> Finding | None:
@@ -219,12 +235,13 @@ class Oscillation(EpisodicDetector):
         self._scale, self._amplitude, self._calm = scale, seen.amplitude, 0
         usual = max(self.config.times * swing.usual, self.config.amplitude)
         period = swing.period * (_COARSE if scale == 1 else 1)
+        often = f"once in some {period:.3g} observations" if period else "ever more"
         return self.hit(
             step,
             Severity.WARNING,
             seen.amplitude / usual,
-            f"the loss swings between {seen.low:.4g} and {seen.high:.4g}, once in some "
-            f"{period:.3g} observations, and does not come down",
+            f"the loss swings between {seen.low:.4g} and {seen.high:.4g}, {often}, and does "
+            "not come down",
             onset=swing.since,
             evidence={"low": seen.low, "high": seen.high, "period": period},
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.detectors.change_point import onset_index
-from lossguard.detectors.streaming import SortedWindow
+from lossguard.detectors.streaming import SortedWindow, median, noise
 from lossguard.detectors.swings import PROGRESS, Stretch, stretch
 
 _CALM = 32
@@ -29,6 +29,9 @@ class SwingRule:
     of_descent: float
     times: float
     regularity: float
+    wild: float
+    wild_of_descent: float
+    wild_growth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Swing:
     usual: float
     """Amplitude of earlier windows, relative to the level."""
     period: float
-    """[values of this scale]"""
+    """[values of this scale]; 0 where there is none."""
 
 
 class SwingWatch:
@@ -52,7 +55,9 @@ class SwingWatch:
     ``of_descent`` of the descent of the run and ``times`` what was usual in earlier windows that
     did not swing (or twice ``amplitude``, in a run that has learnt nothing so far); when a share
     of ``regularity`` of their power lies around one frequency; and when neither the window nor
-    the run before it shows progress of half the amplitude. Quantiles of a sorted window are an
+    the run before it shows progress of half the amplitude. Without a frequency of their own they
+    swing where the amplitude is at least ``wild`` of the level, ``wild_of_descent`` of the descent,
+    and ``wild_growth`` of the noise the run began with. Quantiles of a sorted window are an
     upper bound on the amplitude and end nearly every look early.
     """
 
@@ -73,8 +78,8 @@ class SwingWatch:
         self._fresh += 1
         return self.count % (self._rule.window // 4) == 0 and self.count >= self._rule.window
 
-    def look(self, first: float, descent: float) -> Swing | None:
-        """What the last window shows. ``first`` is the level of the first losses."""
+    def look(self, first: list[float], descent: float) -> Swing | None:
+        """What the last window shows. ``first`` are the first losses of the run."""
         rule = self._rule
         losses = self._latest(rule.window)
         usual = self._calm.quantile(_USUAL) if len(self._calm) else None
@@ -85,14 +90,21 @@ class SwingWatch:
         ordered = sorted(losses)
         cut = rule.window // 20
         rough = 0.5 * (ordered[-1 - cut] - ordered[cut])
-        level = abs(ordered[rule.window // 2])
+        level = ordered[rule.window // 2]
         due = self._fresh >= rule.window
-        if rough < max(least * level, rule.of_descent * descent) and not due:
+        bound = min(
+            max(least * abs(level), rule.of_descent * descent), self._wild(level, descent, first)
+        )
+        if rough < bound and not due:
             return None
         seen = stretch(losses)
         if seen is None:
             return None
-        swing = self._swing(seen, usual, least, first, descent)
+        swing = self._swing(seen, usual, least, median(first), descent)
+        if swing is None and not seen.falls:
+            least_wild = self._wild(seen.level, descent, first)
+            if seen.amplitude * abs(seen.level) >= least_wild:
+                swing = Swing(self._date(seen, usual or 0.0), seen, usual or 0.0, period=0.0)
         if swing is not None:
             self._fresh = 0
         elif due:
@@ -128,6 +140,13 @@ class SwingWatch:
     def _latest(self, count: int) -> list[float]:
         recent = list(self._recent)
         return [loss for _, loss in recent[-count:]]
+
+    def _wild(self, level: float, descent: float, first: list[float]) -> float:
+        """Least amplitude of swings without a frequency [loss]."""
+        rule = self._rule
+        descent = max(descent, median(first[:3]) - level)
+        of_noise = rule.wild_growth * noise(first)
+        return max(rule.wild * abs(level), rule.wild_of_descent * descent, of_noise)
 
     def _swing(
         self, seen: Stretch, usual: float | None, least: float, first: float, descent: float

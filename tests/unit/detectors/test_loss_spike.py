@@ -76,7 +76,7 @@ def test_a_loss_that_comes_down_slowly_after_a_hit_is_worth_a_look(seed: int) ->
     loss = decaying(seed=seed)
     loss[AT] *= 1.5
     assert all(f.severity is Severity.INFO for f in feed(loss) if f.onset_step >= AT)
-    loss[AT + 1 : AT + 3] *= [1.14, 1.05]
+    loss[AT + 1 : AT + 3] *= [1.17, 1.05]
     said = [f for f in feed(loss) if f.onset_step >= AT]
     assert said[1].severity is Severity.WARNING
     assert said[1].detected_step == AT + 1

@@ -51,6 +51,38 @@ def test_white_noise_is_silent(seed: int, dof: float, noise: float) -> None:
     assert findings(Oscillation(), loss=wilder) == []
 
 
+def wild(seed: int, *, early_noise: float, descent: float, noise: float) -> Array:
+    """A loss that comes down from 1 by ``descent`` in 64 steps, and then swings without a rhythm."""
+    random = np.random.default_rng(seed)
+    level = 1.0 - descent * np.minimum(np.arange(640) / 64.0, 1.0)
+    spread = np.where(np.arange(640) < 32, early_noise, noise)
+    return level * (1.0 + spread * random.gamma(1.0, 1.0, 640) - spread)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swings_that_lose_all_that_was_gained_are_a_warning(seed: int) -> None:
+    """A gradient that is mostly noise: no rhythm, but up and down by more than the descent."""
+    found, *_ = warnings(
+        findings(Oscillation(), loss=wild(seed, early_noise=0.05, descent=0.2, noise=0.8))
+    )
+    assert found.detected_step <= 256
+    assert "ever more" in found.message
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("early_noise", "descent", "noise"),
+    [(0.8, 0.2, 0.8), (0.05, 0.8, 0.8), (0.05, 0.2, 0.25)],
+    ids=["batches of one from the start", "it has come far", "it is small against its level"],
+)
+def test_noise_without_a_rhythm_is_silent(
+    seed: int, early_noise: float, descent: float, noise: float
+) -> None:
+    """The healthy twins: each lacks one of the three."""
+    loss = wild(seed, early_noise=early_noise, descent=descent, noise=noise)
+    assert findings(Oscillation(), loss=loss) == []
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wandering_level_is_silent(seed: int) -> None:
     """Noise with a long memory goes up and down as well, at no pace of its own."""
