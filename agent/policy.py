@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.agent.incidents import Incident
+from lossguard.agent.ladder import Rule
 from lossguard.agent.policy_file import find_policy
 from lossguard.agent.policy_settings import Policy
-from lossguard.detectors import Finding, Severity, Symptom
+from lossguard.detectors import Finding, Symptom
 from lossguard.probes.wire import Action
 
 __all__ = ["Judge", "Order", "Policy", "find_policy"]
@@ -27,90 +28,128 @@ class Order:
     args: dict[str, float | int | str]
 
 
+@dataclass(slots=True)
+class _Climb:
+    """Where a rule's ladder has been climbed to."""
+
+    rung: int = 0
+    """The next one to be tried."""
+    done_step: float = float("-inf")
+    """When the last one was carried out."""
+
+
 class Judge:
     """Applies one policy to the incidents of one run, with a memory of what it already ordered.
 
     An incident has at most one order that is not answered, and never two for the same onset
-    unless the first was carried out and the trouble came back.
+    unless the first was carried out and the trouble came back. Trouble that comes back within
+    ``window_steps`` of an action climbs one rung; what comes later begins at the bottom again.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self._rules = policy.all_rules
+        self._climbs = [_Climb() for _ in self._rules]
         self._ordered: dict[tuple[str, int], None] = {}
-        self._pending: set[str] = set()
+        self._pending: dict[str, int] = {}
         self._rollback_steps: deque[int] = deque(maxlen=policy.max_rollbacks)
         self._tripped = False
-        self._done_step = float("-inf")
+        self._back_step = float("-inf")
         self.stands_down = False
-        """After rollbacks that did not help: no bounds until all is quiet."""
+        """After actions that did not help: no bounds until all is quiet."""
 
     def decide(self, incident: Incident, step: int) -> Order | str | None:
         """What to do about an incident that changed: an order, a word about why not, or nothing."""
-        calling = self._calling(incident)
-        if not self.policy.acts or not incident.is_open or not calling:
+        if not self.policy.acts or not incident.is_open or incident.id in self._pending:
             return None
+        for place, rule in enumerate(self._rules):
+            if calling := self._calling(place, rule, incident):
+                return self._climb(place, rule, incident, calling, step)
+        return None
+
+    def _climb(
+        self, place: int, rule: Rule, incident: Incident, calling: list[Finding], step: int
+    ) -> Order | str | None:
         onset = min(finding.onset_step for finding in calling)
         key = (incident.id, onset)
-        if key in self._ordered or incident.id in self._pending:
+        if key in self._ordered:
             return None
-        if step - self._done_step <= self.policy.relapse_steps:
-            if self.stands_down:
-                return None
+        climb = self._climbs[place]
+        if step - climb.done_step > self.policy.window_steps:
+            climb.rung = 0
+        rung = rule.ladder[min(climb.rung, len(rule.ladder) - 1)]
+        why_not = self._incurable(rung.do, onset, step)
+        if why_not is None and climb.rung >= len(rule.ladder):
+            why_not = "" if self.stands_down else _end_of(len(rule.ladder))
+        if why_not is not None:
             self.stands_down = True
-            return (
-                f"it came back {step - self._done_step} steps after a rollback: going back does "
-                "not cure it (the data, or the script, may have changed); bounds are lifted and "
-                "no more is done until it is over, a person is needed"
-            )
-        recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
-        if len(recent) >= self.policy.max_rollbacks:
-            if self._tripped:
-                return None
-            self._tripped = self.stands_down = True
-            return (
-                f"circuit breaker: {len(recent)} rollbacks within {self.policy.window_steps} "
-                "steps did not cure it; no more are ordered, a person is needed"
-            )
-        self._tripped = False
+            return why_not or None
         self._ordered[key] = None
         if len(self._ordered) > _MAX_ORDERED:
             del self._ordered[next(iter(self._ordered))]
-        self._pending.add(incident.id)
-        self._rollback_steps.append(step)
-        return Order("rollback", incident.id, {"onset": onset, "hold_lr": 1})
+        self._pending[incident.id] = place
+        args = dict(rung.args)
+        if rung.do == "rollback":
+            self._tripped = False
+            self._rollback_steps.append(step)
+            args = {"onset": onset, "hold_lr": 1, **args}
+        return Order(rung.do, incident.id, args)
 
-    def _calling(self, incident: Incident) -> list[Finding]:
-        """The findings that call for a rollback and are news since the last one.
+    def _incurable(self, action: Action, onset: int, step: int) -> str | None:
+        """Why going back (once more) would not help; empty where that was said before."""
+        if action != "rollback":
+            return None
+        if onset - self._back_step <= self.policy.relapse_steps:
+            after = max(int(onset - self._back_step), 0)
+            return "" if self.stands_down else _RELAPSE.format(after=after)
+        recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
+        if len(recent) < self.policy.max_rollbacks:
+            return None
+        said, self._tripped = self._tripped, True
+        return "" if said else _BREAKER.format(number=len(recent), steps=self.policy.window_steps)
+
+    def _calling(self, place: int, rule: Rule, incident: Incident) -> list[Finding]:
+        """The findings that call for an action of this rule and are news since its last one.
 
         An older one, still open, has had its rollback: its onset is not to be gone back to again.
         """
+        after = max(self._back_step, self._climbs[place].done_step)
         return [
             finding
             for finding in incident.findings.values()
-            if finding.severity is Severity.CRITICAL
+            if finding.severity.rank >= rule.severity.rank
             and finding.end_step is None
-            and finding.detected_step > self._done_step
-            and self._is_for_rollback(finding)
+            and finding.detected_step > after
+            and self._concerns(rule, place, finding)
         ]
 
-    def _is_for_rollback(self, finding: Finding) -> bool:
-        if finding.symptom is Symptom.NONFINITE:
-            return finding.evidence.get("consecutive", 0) >= self.policy.nonfinite_tolerance
-        return finding.symptom in self.policy.rollback_for
+    def _concerns(self, rule: Rule, place: int, finding: Finding) -> bool:
+        if finding.symptom is not Symptom.NONFINITE:
+            return finding.symptom in rule.symptoms
+        # The general ladder is for it too, once it has outlasted the tolerance.
+        general = place == len(self.policy.rules)
+        if not general and finding.symptom not in rule.symptoms:
+            return False
+        return finding.evidence.get("consecutive", 0) >= self.policy.nonfinite_tolerance
 
-    def answered(self, incident: str, step: int, *, done: bool) -> None:
-        """The rollback for this incident was carried out, and what comes after it counts anew;
+    def answered(self, action: str, incident: str, step: int, *, done: bool) -> None:
+        """The order for this incident was carried out, and what comes after it counts anew;
         or it was not, and another onset is worth another try."""
-        self._pending.discard(incident)
-        if done:
-            self._done_step = step
-            self._forget(incident)
+        place = self._pending.pop(incident, None)
+        if not done:
+            return
+        if action == "rollback":
+            self._back_step = step
+        if place is not None and place < len(self._climbs):
+            climb = self._climbs[place]
+            climb.rung, climb.done_step = climb.rung + 1, step
+        self._forget(incident)
 
     def withdraw(self, order: Order) -> None:
         """An order that was never given."""
-        self._pending.discard(order.incident)
+        self._pending.pop(order.incident, None)
         self._forget(order.incident)
-        if self._rollback_steps:
+        if order.action == "rollback" and self._rollback_steps:
             self._rollback_steps.pop()
 
     def _forget(self, incident: str) -> None:
@@ -120,18 +159,36 @@ class Judge:
         """What it remembers, as plain data."""
         return {
             "ordered": [list(key) for key in self._ordered],
-            "pending": sorted(self._pending),
+            "pending": [list(item) for item in self._pending.items()],
+            "climbs": [[climb.rung, climb.done_step] for climb in self._climbs],
             "rollback_steps": list(self._rollback_steps),
             "tripped": self._tripped,
-            "done_step": self._done_step,
+            "back_step": self._back_step,
             "stands_down": self.stands_down,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take the place of the judge that ``state`` came from."""
         self._ordered = dict.fromkeys((incident, onset) for incident, onset in state["ordered"])
-        self._pending = set(state["pending"])
+        self._pending = dict(state["pending"])
+        for climb, (rung, done_step) in zip(self._climbs, state["climbs"], strict=False):
+            climb.rung, climb.done_step = rung, done_step
         self._rollback_steps.extend(state["rollback_steps"])
         self._tripped = state["tripped"]
-        self._done_step = state["done_step"]
+        self._back_step = state["back_step"]
         self.stands_down = state["stands_down"]
+
+
+_NO_MORE = "bounds are lifted and no more is done until it is over, a person is needed"
+_RELAPSE = (
+    "it is back {after} steps after a rollback: going back does not cure it (the data, or the "
+    f"script, may have changed); {_NO_MORE}"
+)
+_BREAKER = (
+    "circuit breaker: {number} rollbacks within {steps} steps did not cure it; no more are "
+    "ordered, a person is needed"
+)
+
+
+def _end_of(rungs: int) -> str:
+    return f"all {rungs} rungs of the ladder have been tried; {_NO_MORE}"

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.agent.detector_settings import Setting, build, settings_of
+from lossguard.agent.ladder import Rule, Rung, rung_of
 from lossguard.agent.policy_settings import LEAST, POLICY_NAME, Policy, persistent_steps
 from lossguard.agent.toml_lines import line_of
-from lossguard.detectors import CATALOGUE, Symptom
+from lossguard.detectors import CATALOGUE, Severity, Symptom
 from lossguard.errors import ConfigError
 from lossguard.policy_choice import MAX_POLICY_BYTES, SHIPPED, no_such_policy, shipped_policies
 
@@ -25,7 +26,8 @@ else:
     import tomli as tomllib
 
 _MAX_PROJECT_BYTES = 1 << 20
-_KEYS = ("name", "base", "rollback_for", *LEAST, "detectors")
+_KEYS = ("name", "base", "rollback_for", "ladder", *LEAST, "rules", "detectors")
+_RULE_KEYS = ("symptom", "severity", "ladder")
 
 
 def find_policy(name_or_path: str) -> Policy:
@@ -121,8 +123,7 @@ class _Reader:
         for key in LEAST:
             if self._is(key, int, document, "a whole number"):
                 given[key] = document[key]
-        if self._is("rollback_for", list, document, "a list of symptoms"):
-            given["rollback_for"] = self._symptoms(document["rollback_for"])
+        given |= self._actions(document)
         if self._is("detectors", dict, document, "a table"):
             given |= self._detectors(document["detectors"])
         self._agree(given)
@@ -144,13 +145,61 @@ class _Reader:
         self._wrong((key,), f"must be {wanted}, got {value!r:.60}")
         return False
 
-    def _symptoms(self, names: list[Any]) -> frozenset[Symptom]:
+    def _actions(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        if self._is("rollback_for", list, document, "a list of symptoms"):
+            given["rollback_for"] = self._symptoms(("rollback_for",), document["rollback_for"])
+        if self._is("ladder", list, document, "a list of rungs"):
+            given["ladder"] = self._ladder(("ladder",), document["ladder"])
+        if self._is("rules", list, document, "a list of tables, [[rules]]"):
+            given["rules"] = tuple(filter(None, map(self._rule, document["rules"])))
+        return given
+
+    def _symptoms(self, path: tuple[str, ...], names: list[Any]) -> frozenset[Symptom]:
         known = [str(symptom) for symptom in Symptom]
         for name in names:
             if name not in known:
                 hint = _near(str(name), known)
-                self._wrong(("rollback_for",), f"there is no symptom {name!r:.60}{hint}")
+                self._wrong(path, f"there is no symptom {name!r:.60}{hint}")
         return frozenset(Symptom(name) for name in names if name in known)
+
+    def _ladder(self, path: tuple[str, ...], tables: list[Any]) -> tuple[Rung, ...]:
+        rungs = []
+        for table in tables:
+            if not isinstance(table, dict):
+                self._wrong(path, f'a rung is a table like {{do = "rollback"}}, got {table!r:.60}')
+                continue
+            try:
+                rungs.append(rung_of(table))
+            except ValueError as error:
+                self._wrong(path, str(error))
+        return tuple(rungs)
+
+    def _rule(self, table: Any) -> Rule | None:
+        if not isinstance(table, dict):
+            self._wrong(("rules",), f"must be tables, got {table!r:.60}")
+            return None
+        for key in table:
+            if key not in _RULE_KEYS:
+                self._unknown(("rules", key), "setting", _RULE_KEYS)
+        names = table.get("symptom", [])
+        severity, ladder = table.get("severity", "critical"), table.get("ladder", [])
+        if severity not in ("info", "warning", "critical"):
+            self._wrong(("rules", "severity"), f"must be a severity, got {severity!r:.60}")
+        if not isinstance(ladder, list):
+            self._wrong(("rules", "ladder"), f"must be a list of rungs, got {ladder!r:.60}")
+        before = len(self._problems)
+        symptoms = self._symptoms(
+            ("rules", "symptom"), names if isinstance(names, list) else [names]
+        )
+        rungs = self._ladder(("rules", "ladder"), ladder if isinstance(ladder, list) else [])
+        if self._problems[before:]:
+            return None
+        try:
+            return Rule(symptoms, rungs, Severity(severity))
+        except ValueError as error:
+            self._wrong(("rules",), str(error))
+            return None
 
     def _detectors(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         disabled: set[Symptom] = set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lossguard.agent.detector_settings import build, settings_of
+from lossguard.agent.ladder import LADDER, Rule, Rung
 from lossguard.detectors import CATALOGUE, Detector, Symptom
 
 POLICY_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
@@ -26,7 +27,7 @@ class Policy:
     name: str
     acts: bool
     rollback_for: frozenset[Symptom] = frozenset({Symptom.LOSS_SPIKE, Symptom.DIVERGENCE})
-    """Critical incidents of these symptoms are rolled back."""
+    """Critical incidents of these symptoms climb the ladder."""
     nonfinite_tolerance: int = 5
     """Non-finite steps in a row before the run is rolled back [steps, >= 1]; the update of each
     is skipped at once."""
@@ -34,9 +35,13 @@ class Policy:
     """Circuit breaker: so many rollbacks within ``window_steps``, then only alerts [>= 1]."""
     window_steps: int = 500
     """What the circuit breaker looks back on [steps, >= 1]."""
-    relapse_steps: int = 64
-    """Trouble that is back within so many steps of a rollback is not cured by another one
-    [steps, >= 0]."""
+    relapse_steps: int = 8
+    """Trouble that begins within so many steps after a rollback is not cured by another one: it is
+    in the data or in the script [steps, >= 0]."""
+    ladder: tuple[Rung, ...] = LADDER
+    """Rungs for ``rollback_for``: the next one for trouble within ``window_steps`` of the last."""
+    rules: tuple[Rule, ...] = ()
+    """What is done about other symptoms; the first rule that fits an incident is taken."""
     disabled: frozenset[Symptom] = frozenset()
     """Detectors that do not run."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
@@ -49,6 +54,13 @@ class Policy:
             value = getattr(self, key)
             if not least <= value <= _MOST:
                 raise ValueError(f"{key} must be from {least} to {_MOST:,}, got {value}")
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """The rules, and the one that ``rollback_for`` and ``ladder`` make."""
+        if not (self.rollback_for and self.ladder):
+            return self.rules
+        return (*self.rules, Rule(self.rollback_for, self.ladder))
 
     @property
     def base(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lossguard.agent.detector_settings import field_docs, settings_of
+from lossguard.agent.ladder import Rung, as_tables
 from lossguard.agent.policy_settings import LEAST, Policy, effective_settings
 from lossguard.detectors import CATALOGUE, Symptom
 
@@ -53,6 +54,22 @@ def _head(policy: Policy, docs: dict[str, str] | None = None) -> Iterator[str]:
     for key in LEAST:
         yield from _comment(docs.get(key, ""))
         yield f"{key} = {getattr(policy, key)}"
+    yield from _comment(docs.get("ladder", ""))
+    yield f"ladder = [{_rungs(policy.ladder)}]"
+    for rule in policy.rules:
+        yield ""
+        yield "[[rules]]"
+        yield f"symptom = [{', '.join(_value(str(s)) for s in Symptom if s in rule.symptoms)}]"
+        yield f"severity = {_value(str(rule.severity))}"
+        yield f"ladder = [{_rungs(rule.ladder)}]"
+
+
+def _rungs(ladder: tuple[Rung, ...]) -> str:
+    tables = [
+        ", ".join(f"{key} = {_value(value)}" for key, value in table.items())
+        for table in as_tables(ladder)
+    ]
+    return ", ".join(f"{{{table}}}" for table in tables)
 
 
 def _comment(text: str) -> list[str]:

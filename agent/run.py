@@ -226,8 +226,7 @@ class Run:
         changed = {i.id: i for i in self.incidents.all if i.id == incident_id}
         for incident in changed.values():
             incident.did(action, step, f"{status}: {words}", self._clock())
-        if action == "rollback":
-            self._judge.answered(incident_id, step, done=ok)
+        self._judge.answered(action, incident_id, step, done=ok)
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
             self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from lossguard.agent.incidents import Incident, Incidents
+from lossguard.agent.ladder import Rule, Rung
 from lossguard.agent.policy import Judge, Order, find_policy
 from lossguard.detectors import Finding, Severity, Symptom
 from lossguard.errors import ConfigError
@@ -70,13 +73,73 @@ def test_trouble_long_after_a_rollback_is_ordered_again() -> None:
     judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
     incidents.take(finding(10))
     assert judge.decide(incidents.all[0], 10)
-    judge.answered("run-a.1", 12, done=True)
+    judge.answered("rollback", "run-a.1", 12, done=True)
     incidents.rolled_back(12)
     assert judge.decide(incidents.all[0], 13) is None
-    incidents.take(finding(90))
-    assert judge.decide(incidents.all[-1], 90) == Order(
-        "rollback", incidents.all[-1].id, {"onset": 90, "hold_lr": 1}
+    incidents.take(finding(600))
+    assert judge.decide(incidents.all[-1], 600) == Order(
+        "rollback", incidents.all[-1].id, {"onset": 600, "hold_lr": 1}
     )
+
+
+def in_trouble(judge: Judge, step: int, name: str) -> Order | str | None:
+    """What is ordered about a new incident; it is carried out."""
+    incident = incident_of(finding(step), name=name)
+    decision = judge.decide(incident, step)
+    if isinstance(decision, Order):
+        judge.answered(decision.action, incident.id, step, done=True)
+    return decision
+
+
+def test_trouble_that_comes_back_climbs_the_ladder() -> None:
+    """Deeper and slower each time; then a person is asked for, once."""
+    judge = Judge(replace(find_policy("guard"), max_rollbacks=9))
+    rates = []
+    for i, step in enumerate((100, 200, 300)):
+        order = in_trouble(judge, step, f"run-{i}")
+        assert isinstance(order, Order)
+        rates.append((order.args.get("deeper", 0), order.args.get("lr", 1.0)))
+    assert rates == [(0, 1.0), (1, 0.5), (2, 0.1)]
+    words = in_trouble(judge, 400, "run-3")
+    assert isinstance(words, str)
+    assert "all 3 rungs" in words
+    assert judge.stands_down
+    assert in_trouble(judge, 450, "run-4") is None
+
+
+def test_the_ladder_forgets() -> None:
+    """Its healthy twin: trouble that is far from the last is new trouble."""
+    judge = guard()
+    for i, step in enumerate((100, 700, 1300, 1900, 2500)):
+        order = in_trouble(judge, step, f"run-{i}")
+        assert isinstance(order, Order)
+        assert order.args == {"onset": step, "hold_lr": 1}
+
+
+def test_a_rule_of_ones_own_comes_first() -> None:
+    """For a symptom the shipped ladder does nothing about, or instead of it."""
+    rule = Rule(
+        frozenset({Symptom.OVERFITTING}), (Rung("stop", {"checkpoint": 1}),), Severity.WARNING
+    )
+    judge = Judge(replace(find_policy("guard"), rules=(rule,)))
+    mild = incident_of(finding(10, Symptom.OVERFITTING, Severity.INFO))
+    assert judge.decide(mild, 10) is None
+    bad = incident_of(finding(10, Symptom.OVERFITTING, Severity.WARNING))
+    assert judge.decide(bad, 10) == Order("stop", bad.id, {"checkpoint": 1})
+    assert isinstance(judge.decide(incident_of(finding(20), name="b"), 20), Order)
+
+
+def test_a_general_rule_has_no_word_in_what_is_not_finite() -> None:
+    """Unless it names the symptom, and then with the same tolerance."""
+    for symptoms, orders in (({Symptom.LR_JUMP}, "rollback"), ({Symptom.NONFINITE}, "stop")):
+        rule = Rule(frozenset(symptoms), (Rung("stop"),))
+        judge = Judge(replace(find_policy("guard"), rules=(rule,)))
+        few = finding(10, Symptom.NONFINITE, evidence={"consecutive": 2.0})
+        assert judge.decide(incident_of(few), 10) is None
+        many = finding(10, Symptom.NONFINITE, evidence={"consecutive": 6.0})
+        order = judge.decide(incident_of(many), 10)
+        assert isinstance(order, Order)
+        assert order.action == orders
 
 
 def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
@@ -84,7 +147,7 @@ def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
     judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
     incidents.take(finding(10))
     assert judge.decide(incidents.all[0], 10)
-    judge.answered("run-a.1", 12, done=True)
+    judge.answered("rollback", "run-a.1", 12, done=True)
     incidents.rolled_back(12)
     incidents.take(finding(15))
     word = judge.decide(incidents.all[0], 15)
@@ -99,10 +162,10 @@ def test_an_old_finding_that_is_still_open_is_not_gone_back_to_again() -> None:
     """New trouble in the same incident rolls back to before itself, not before the old one."""
     judge, incident = guard(), incident_of(finding(10, Symptom.DIVERGENCE))
     assert judge.decide(incident, 10)
-    judge.answered(incident.id, 12, done=True)
-    incident.add(finding(500))
-    assert judge.decide(incident, 500) == Order(
-        "rollback", incident.id, {"onset": 500, "hold_lr": 1}
+    judge.answered("rollback", incident.id, 12, done=True)
+    incident.add(finding(600))
+    assert judge.decide(incident, 600) == Order(
+        "rollback", incident.id, {"onset": 600, "hold_lr": 1}
     )
 
 
@@ -110,7 +173,7 @@ def test_a_failed_rollback_is_tried_again_for_another_onset_only() -> None:
     """There was no state to go back to; asking the same again would not make one."""
     judge, incident = guard(), incident_of(finding(10))
     assert judge.decide(incident, 10)
-    judge.answered(incident.id, 11, done=False)
+    judge.answered("rollback", incident.id, 11, done=False)
     assert judge.decide(incident, 11) is None
     incident.add(finding(5, Symptom.DIVERGENCE))
     assert judge.decide(incident, 12)
@@ -118,11 +181,11 @@ def test_a_failed_rollback_is_tried_again_for_another_onset_only() -> None:
 
 def test_the_circuit_breaker_trips_after_three_rollbacks_and_says_so_once() -> None:
     """A run that cannot be cured is left to a person; far enough on, it is tried again."""
-    judge = guard()
+    judge = Judge(replace(find_policy("guard"), ladder=(Rung("rollback"),) * 9))
     for i, step in enumerate((100, 200, 300)):
         incident = incident_of(finding(step), name=f"run-{i}")
         assert isinstance(judge.decide(incident, step), Order)
-        judge.answered(incident.id, step, done=True)
+        judge.answered("rollback", incident.id, step, done=True)
     fourth = incident_of(finding(400), name="run-4")
     words = judge.decide(fourth, 400)
     assert isinstance(words, str)

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from lossguard.agent.detector_settings import settings_of
+from lossguard.agent.ladder import Rule, Rung
 from lossguard.agent.policy_file import find_policy, load_policy, parse_policy, shipped_policy
 from lossguard.agent.policy_settings import Policy, detectors_for
 from lossguard.agent.policy_text import as_full_toml, as_toml
-from lossguard.detectors import CATALOGUE, GradSpike, Nonfinite, Symptom, default_detectors
+from lossguard.detectors import (
+    CATALOGUE,
+    GradSpike,
+    Nonfinite,
+    Severity,
+    Symptom,
+    default_detectors,
+)
 from lossguard.errors import ConfigError, ExitCode
 from lossguard.policy_choice import shipped_policies
 
@@ -22,6 +30,16 @@ nonfinite_tolerance = 3
 max_rollbacks = 2
 window_steps = 1000
 relapse_steps = 0
+ladder = [{do = "rollback"}, {do = "lower_lr", factor = 0.5, warmup_steps = 50}]
+
+[[rules]]
+symptom = "overfitting"
+ladder = [{do = "stop", checkpoint = 1}]
+
+[[rules]]
+symptom = ["lr_jump", "loss_scale"]
+severity = "warning"
+ladder = [{do = "checkpoint"}]
 
 [detectors.grad_spike]
 hard_bound = 100      # a whole number where a number is wanted
@@ -56,6 +74,15 @@ def test_every_key_is_taken_over() -> None:
         max_rollbacks=2,
         window_steps=1000,
         relapse_steps=0,
+        ladder=(Rung("rollback"), Rung("lower_lr", {"factor": 0.5, "warmup_steps": 50})),
+        rules=(
+            Rule(frozenset({Symptom.OVERFITTING}), (Rung("stop", {"checkpoint": 1}),)),
+            Rule(
+                frozenset({Symptom.LR_JUMP, Symptom.LOSS_SCALE}),
+                (Rung("checkpoint"),),
+                Severity.WARNING,
+            ),
+        ),
         disabled=frozenset({Symptom.LOSS_SPIKE}),
         settings={"grad_spike": {"hard_bound": 100.0, "multiple": 5.5}},
     )
@@ -110,6 +137,29 @@ def test_the_tolerance_may_be_written_at_the_detector() -> None:
         (
             "rollback_for = ['lossspike']",
             "my.toml:1: rollback_for: there is no symptom 'lossspike'; did you mean 'loss_spike'?",
+        ),
+        ("ladder = 3", "my.toml:1: ladder: must be a list of rungs, got 3"),
+        ("ladder = ['rollback']", 'my.toml:1: ladder: a rung is a table like {do = "rollback"}'),
+        ("ladder = [{do = 'pray'}]", "my.toml:1: ladder: do must be one of rollback, lower_lr,"),
+        ("ladder = [{do = 'rollback', lr = 2}]", "my.toml:1: ladder: lr must be a number from"),
+        (
+            "ladder = [{do = 'rollback', factor = 2}]",
+            "my.toml:1: ladder: factor: rollback takes deeper, lr, warmup_steps",
+        ),
+        ("rules = [1]", "my.toml:1: rules: must be tables, got 1"),
+        ("\n[[rules]]\nladder = [{do = 'stop'}]", "my.toml:2: rules: symptom must name at least"),
+        ("[[rules]]\nsymptom = 'plateau'", "my.toml:1: rules: ladder must have at least one rung"),
+        (
+            "[[rules]]\nsymptom = 'platau'\nladder = [{do = 'stop'}]",
+            "my.toml:2: rules.symptom: there is no symptom 'platau'; did you mean 'plateau'?",
+        ),
+        (
+            "[[rules]]\nsymptom = 'plateau'\nseverity = 'bad'\nladder = [{do = 'stop'}]",
+            "my.toml:3: rules.severity: must be a severity, got 'bad'",
+        ),
+        (
+            "[[rules]]\nsymptoms = 'plateau'",
+            "my.toml:2: rules.symptoms: there is no such setting; did you mean 'symptom'?",
         ),
         ("detectors = 3", "my.toml:1: detectors: must be a table, got 3"),
         (
