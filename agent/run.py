@@ -34,6 +34,10 @@ _HARMLESS = 3
 """So many vetoes that were nothing, within ``_HARMLESS_STEPS``, widen the bounds."""
 _HARMLESS_STEPS = 1000
 _LOOKED_BACK = 32
+_PROBATION = 64
+"""Steps that must have passed without acute trouble until a step is proven good: what a slow
+divergence needs to show."""
+_PROVEN_EVERY = 16
 _MAX_ROLLBACKS = 500
 
 _VETOES = {
@@ -77,6 +81,8 @@ class Run:
         self.step = 0
         self.applied = 0
         self.actions = 0
+        self.proven_step = -1
+        """The newest step that has proven good since (in steps of 16): it may be kept for good."""
         self._ignore_until = -1
         self._widening = 1.0
         self._broken: set[str] = set()
@@ -111,8 +117,22 @@ class Run:
         for incident in changed.values():
             self._decide(incident, observation.step, outcome)
         outcome.incidents = list(changed.values())
-        outcome.limits_changed = self._refresh_limits()
+        outcome.limits_changed = self._refresh_limits() | self._prove()
         return outcome
+
+    def _prove(self) -> bool:
+        """Move ``proven_step`` on, up to the trouble that is open; whether it moved."""
+        trouble = [
+            incident.onset_step - 2
+            for incident in self.incidents.open
+            if incident.is_acute and incident.severity is not Severity.INFO
+        ]
+        newest = min([self.step - _PROBATION, *trouble])
+        proven = newest - newest % _PROVEN_EVERY
+        if proven <= self.proven_step:
+            return False
+        self.proven_step = proven
+        return True
 
     def _chart(self, observation: Observation) -> None:
         for name, value in observation.values.items():

@@ -11,7 +11,15 @@ import pytest
 
 from lossguard.agent.policy import find_policy
 from lossguard.agent.run import Outcome, Run
-from lossguard.detectors import Detector, Finding, Observation, Symptom, default_detectors
+from lossguard.detectors import (
+    Detector,
+    Finding,
+    LossSpike,
+    Observation,
+    Severity,
+    Symptom,
+    default_detectors,
+)
 from lossguard.probes import wire
 from tests.support.streams import Scripted, finding, healthy_losses
 
@@ -219,3 +227,30 @@ def test_observe_is_the_default_of_doing_nothing() -> None:
     outcome = observe(run, 3)
     assert outcome.findings
     assert outcome.orders == []
+
+
+def test_a_step_is_proven_good_by_what_comes_after_it() -> None:
+    """64 steps later, in steps of 16; and not past the onset of trouble that is open."""
+    run = Run("r", find_policy("guard"), [LossSpike()], lambda: 0.0)
+    told = []
+    for step in range(1, 401):
+        value = 50.0 if 300 <= step < 304 else 2.0 + 0.01 * (step % 7)
+        before = run.proven_step
+        outcome = run.observe(Observation(step, {"loss": value}))
+        if run.proven_step != before:
+            assert outcome.limits_changed, "the loop is told"
+            told.append((step, run.proven_step))
+        if step == 330:
+            assert run.proven_step == 256
+    assert told[:3] == [(64, 0), (80, 16), (96, 32)]
+    assert told[-1] == (400, 336), "it is over, and long ago"
+
+
+def test_no_step_is_proven_past_open_trouble() -> None:
+    """However long it goes on; a warning is enough, a note is not."""
+    for severity, proven in ((Severity.WARNING, 288), (Severity.INFO, 336)):
+        scripted = Scripted({300: finding(300, severity=severity)})
+        run = Run("r", find_policy("guard"), [scripted], lambda: 0.0)
+        for step in range(1, 401):
+            run.observe(Observation(step, {"loss": 1.0}))
+        assert run.proven_step == proven
