@@ -55,8 +55,21 @@ class Judge:
         self._rollback_steps: deque[int] = deque(maxlen=policy.max_rollbacks)
         self._tripped = False
         self._back_step = float("-inf")
+        self._storm_since: int | None = None
         self.stands_down = False
         """After actions that did not help: no bounds until all is quiet."""
+
+    def wait(self, step: int, *, acute: bool) -> str | None:
+        """Once a step: a word when trouble that no rollback cures has outlasted the patience.
+
+        ``acute``: whether there still is any.
+        """
+        if not acute:
+            self._storm_since = None
+        if self._storm_since is None or step - self._storm_since < self.policy.patience_steps:
+            return None
+        since, self._storm_since, self.stands_down = self._storm_since, None, True
+        return f"it goes on {step - since} steps later; {_NO_MORE}"
 
     def decide(self, incident: Incident, step: int) -> Order | str | None:
         """What to do about an incident that changed: an order, a word about why not, or nothing."""
@@ -78,7 +91,9 @@ class Judge:
         if step - climb.done_step > self.policy.window_steps:
             climb.rung = 0
         rung = rule.ladder[min(climb.rung, len(rule.ladder) - 1)]
-        why_not = self._incurable(rung.do, onset, step)
+        if rung.do == "rollback" and self._is_relapse(onset):
+            return self._weather(onset, step)
+        why_not = self._spent(rung.do, step)
         if why_not is None and climb.rung >= len(rule.ladder):
             why_not = "" if self.stands_down else _end_of(len(rule.ladder))
         if why_not is not None:
@@ -95,13 +110,21 @@ class Judge:
             args = {"onset": onset, "hold_lr": 1, **args}
         return Order(rung.do, incident.id, args)
 
-    def _incurable(self, action: Action, onset: int, step: int) -> str | None:
-        """Why going back (once more) would not help; empty where that was said before."""
+    def _is_relapse(self, onset: int) -> bool:
+        return onset - self._back_step <= self.policy.relapse_steps
+
+    def _weather(self, onset: int, step: int) -> str | None:
+        """Going back does not cure it: skip while it lasts, said once."""
+        if self.stands_down or self._storm_since is not None:
+            return None
+        self._storm_since = step
+        after = max(int(onset - self._back_step), 0)
+        return _RELAPSE.format(after=after, patience=self.policy.patience_steps)
+
+    def _spent(self, action: Action, step: int) -> str | None:
+        """Why there are no more rollbacks; empty where that was said before."""
         if action != "rollback":
             return None
-        if onset - self._back_step <= self.policy.relapse_steps:
-            after = max(int(onset - self._back_step), 0)
-            return "" if self.stands_down else _RELAPSE.format(after=after)
         recent = [s for s in self._rollback_steps if step - s <= self.policy.window_steps]
         if len(recent) < self.policy.max_rollbacks:
             return None
@@ -164,6 +187,7 @@ class Judge:
             "rollback_steps": list(self._rollback_steps),
             "tripped": self._tripped,
             "back_step": self._back_step,
+            "storm_since": self._storm_since,
             "stands_down": self.stands_down,
         }
 
@@ -176,13 +200,14 @@ class Judge:
         self._rollback_steps.extend(state["rollback_steps"])
         self._tripped = state["tripped"]
         self._back_step = state["back_step"]
+        self._storm_since = state["storm_since"]
         self.stands_down = state["stands_down"]
 
 
 _NO_MORE = "bounds are lifted and no more is done until it is over, a person is needed"
 _RELAPSE = (
     "it is back {after} steps after a rollback: going back does not cure it (the data, or the "
-    f"script, may have changed); {_NO_MORE}"
+    "script, may have changed); updates are skipped for up to {patience} steps while it lasts"
 )
 _BREAKER = (
     "circuit breaker: {number} rollbacks within {steps} steps did not cure it; no more are "

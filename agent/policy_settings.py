@@ -12,7 +12,13 @@ from lossguard.agent.ladder import LADDER, Rule, Rung
 from lossguard.detectors import CATALOGUE, Detector, Symptom
 
 POLICY_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
-LEAST = {"nonfinite_tolerance": 1, "max_rollbacks": 1, "window_steps": 1, "relapse_steps": 0}
+LEAST = {
+    "nonfinite_tolerance": 1,
+    "max_rollbacks": 1,
+    "window_steps": 1,
+    "relapse_steps": 0,
+    "patience_steps": 0,
+}
 _MOST = 1_000_000_000
 
 
@@ -38,6 +44,9 @@ class Policy:
     relapse_steps: int = 8
     """Trouble that begins within so many steps after a rollback is not cured by another one: it is
     in the data or in the script [steps, >= 0]."""
+    patience_steps: int = 64
+    """How long the updates of such trouble are still skipped, for bad data passes by [steps, >= 0];
+    after that it is taken for the new normal, and a person is asked for."""
     ladder: tuple[Rung, ...] = LADDER
     """Rungs for ``rollback_for``: the next one for trouble within ``window_steps`` of the last."""
     rules: tuple[Rule, ...] = ()

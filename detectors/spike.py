@@ -25,7 +25,8 @@ class SpikeDetector(EpisodicDetector):
 
     Two hits in a row or three of five persist; one more where the guard skipped the updates, for
     then waiting costs nothing and a poisoned batch passes by. ``calm_steps`` normal values in a
-    row end an episode; ``readmit`` hits in a row become the level, which ends it too.
+    row end an episode; ``readmit`` hits in a row become the level, which ends it too, those whose
+    update was skipped counting half: bad data passes by.
     """
 
     noun: ClassVar[str]
@@ -37,6 +38,7 @@ class SpikeDetector(EpisodicDetector):
         self._calm_steps = calm_steps
         self._readmit = readmit
         self._held: list[float] = []
+        self._spared = 0
         self._recent: deque[int] = deque(maxlen=RECENT)
 
     @abstractmethod
@@ -48,6 +50,7 @@ class SpikeDetector(EpisodicDetector):
         return super().save() | {
             "level": self._level.state(),
             "held": list(self._held),
+            "spared": self._spared,
             "recent": list(self._recent),
         }
 
@@ -56,17 +59,24 @@ class SpikeDetector(EpisodicDetector):
         super().load(saved)
         self._level.restore(saved["level"])
         self._held = list(saved["held"])
+        self._spared = saved["spared"]
         self._recent = deque(saved["recent"], maxlen=RECENT)
 
     def drop_episode(self) -> None:
         """Forget the open episode, silently."""
         super().drop_episode()
-        self._held.clear()
+        self._let_go()
         self._recent.clear()
+
+    def _let_go(self) -> None:
+        """The run of hits is over."""
+        self._held.clear()
+        self._spared = 0
 
     def note(self, counts: bool, skipped: float | None) -> bool:
         """Remember a hit, and whether it counts towards persistence; True if it was vetoed."""
         vetoed = skipped is not None and math.isfinite(skipped) and bool(int(skipped) & _VETOED)
+        self._spared += vetoed
         self._recent.append(_HIT | _COUNTS * counts | _SKIPPED * (counts and vetoed))
         return vetoed
 
@@ -84,7 +94,7 @@ class SpikeDetector(EpisodicDetector):
     def normal(self, step: int, value: float) -> Finding | None:
         """Take in a value that is no hit; the end of the episode when it is over."""
         self._recent.append(0)
-        self._held.clear()
+        self._let_go()
         self._level.accept(value)
         if self._episode is None:
             return None
@@ -97,10 +107,10 @@ class SpikeDetector(EpisodicDetector):
         """Take in a hit: begins an episode, escalates it, or ends it by becoming the level."""
         self._held.append(value)
         episode = self._episode
-        if episode is not None and len(self._held) >= self._readmit:
+        if episode is not None and 2 * len(self._held) - self._spared >= 2 * self._readmit:
             episode.hit(step, score)
             self._level.rebase(self._held)
-            self._held.clear()
+            self._let_go()
             self._recent.clear()
             message = f"{self.noun} settled at {self._level.median():.4g}"
             return self.end(step, message, self._evidence())

@@ -143,7 +143,7 @@ def test_a_general_rule_has_no_word_in_what_is_not_finite() -> None:
 
 
 def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
-    """The data has changed, or the script: stand down, say so once, and leave the run alone."""
+    """The data has changed, or the script: skip while it lasts, and then leave the run alone."""
     judge, incidents = guard(), Incidents("run-a", lambda: 0.0)
     incidents.take(finding(10))
     assert judge.decide(incidents.all[0], 10)
@@ -152,10 +152,30 @@ def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
     incidents.take(finding(15))
     word = judge.decide(incidents.all[0], 15)
     assert isinstance(word, str)
+    assert "it is back 3 steps after a rollback" in word
+    assert not judge.stands_down
+    assert all(judge.wait(step, acute=True) is None for step in range(15, 79))
+    word = judge.wait(79, acute=True)
+    assert word is not None
+    assert "it goes on 64 steps later" in word
     assert "a person is needed" in word
     assert judge.stands_down
-    incidents.take(finding(20, Symptom.DIVERGENCE))
-    assert judge.decide(incidents.all[0], 20) is None
+    assert judge.wait(80, acute=True) is None, "once"
+    incidents.take(finding(81, Symptom.DIVERGENCE))
+    assert judge.decide(incidents.all[0], 81) is None
+
+
+def test_bad_data_that_passes_by_is_waited_for() -> None:
+    """The healthy twin: it is over before the patience is, and nothing is lifted."""
+    judge, incident = guard(), incident_of(finding(10))
+    assert judge.decide(incident, 10)
+    judge.answered("rollback", incident.id, 12, done=True)
+    again = incident_of(finding(13), name="run-b")
+    assert isinstance(judge.decide(again, 14), str)
+    assert judge.wait(30, acute=True) is None
+    assert judge.wait(31, acute=False) is None
+    assert all(judge.wait(step, acute=True) is None for step in range(32, 200))
+    assert not judge.stands_down
 
 
 def test_an_old_finding_that_is_still_open_is_not_gone_back_to_again() -> None:

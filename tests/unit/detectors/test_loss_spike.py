@@ -215,3 +215,15 @@ def test_impossible_thresholds_are_refused(wrong: dict[str, float]) -> None:
     """The error names the value."""
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         LossSpikeConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("skipped", "hits"), [(False, 32), (True, 64)])
+def test_losses_whose_updates_are_skipped_become_usual_half_as_fast(
+    skipped: bool, hits: int
+) -> None:
+    """A stretch of bad data passes by meanwhile; a run that has changed for good goes on."""
+    loss = decaying()
+    loss[AT:] *= 3.0
+    steps = range(AT, len(loss)) if skipped else range(0)
+    over = [f for f in feed(loss, skipped=steps) if f.end_step is not None and f.onset_step >= AT]
+    assert over[0].detected_step == AT + hits - 1
