@@ -18,7 +18,7 @@ help:
 	@echo 'make test     make check, then all tests'
 	@echo 'make format   let ruff format the code and fix what it can'
 	@echo 'make bench    the benchmarks: performance, and detection quality (alone: make bench-detection)'
-	@echo 'make soak     every detector over ten million observations: half an hour'
+	@echo 'make soak     a watched process over 100,000 steps, detectors over ten million: half an hour'
 	@echo 'make clean    remove the environment, caches and build products'
 
 venv: $(INSTALLED)
@@ -51,6 +51,7 @@ format: venv
 
 bench: venv bench-detection bench-detectors
 	$(BIN)/python benchmarks/spine.py
+	$(BIN)/python -m benchmarks.probe_overhead
 
 bench-detection: venv
 	$(BIN)/python -m benchmarks.detection
@@ -59,6 +60,7 @@ bench-detectors: venv
 	$(BIN)/python -m benchmarks.detector_cost
 
 soak: venv
+	$(BIN)/python -m benchmarks.probe_soak
 	$(BIN)/python -m benchmarks.detector_cost --steps 10000000
 
 clean:

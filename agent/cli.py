@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from lossguard.agent.attach_command import attach, detach
 from lossguard.agent.backtest_command import backtest
 from lossguard.errors import ExitCode, LossguardError, UsageError
 
@@ -62,14 +63,14 @@ def _fenced(arguments: list[str]) -> list[str]:
     """
     if arguments[:1] != ["run"]:
         return arguments
-    i = 1
+    i, is_module = 1, False
     while i < len(arguments) and arguments[i].startswith("-") and arguments[i] != "--":
         takes_value = arguments[i] in ("--name", "--policy", "-m")
         is_module = arguments[i].startswith("-m")
         i += 2 if takes_value else 1
         if is_module:
             break
-    if i >= len(arguments) or arguments[i] == "--":
+    if i >= len(arguments) or (arguments[i] == "--" and not is_module):
         return arguments
     return [*arguments[:i], "--", *arguments[i:]]
 
@@ -109,12 +110,12 @@ def run(
     ] = None,
 ) -> None:
     """Run a training SCRIPT with its ARGS, watched, without a change to it."""
-    from lossguard.agent.running import WatchedRun
+    from lossguard.agent.running import WatchedRun, for_children
     from lossguard.policy_choice import choose_policy
 
     if module is None and script is None:
         raise UsageError("which script? Say: lossguard run [--guard] SCRIPT [ARGS]")
-    if module is None and script is not None and not os.path.isfile(script):
+    if module is None and script is not None and not os.path.exists(script):
         raise UsageError(f"there is no file {script!r}")
     rest = list(arguments or ())
     if module is not None and script is not None:
@@ -125,6 +126,7 @@ def run(
         arguments=rest,
         policy=choose_policy(policy, acts=guard),
         name=name,
+        environment=for_children(policy, acts=guard, name=name),
     )
     context.obj.append(asked)
 
@@ -209,6 +211,8 @@ def send(
         raise typer.Exit(int(ExitCode.ERROR))
 
 
+app.command()(attach)
+app.command()(detach)
 app.command()(backtest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from lossguard.agent.pace import Pace
 from lossguard.agent.policy_settings import detectors_for
 from lossguard.agent.policy_wire import policy_of
 from lossguard.agent.ranks import Rank
+from lossguard.agent.ranks_joined import RanksJoined
 from lossguard.agent.run import Outcome, Run
 from lossguard.agent.store import Store
 from lossguard.detectors import Observation
@@ -53,6 +55,13 @@ class LiveRun:
         self._saved_version = 0
         self.pace = Pace()
         self._departed_dropped = 0
+        self._await_ranks(hello)
+
+    def _await_ranks(self, hello: wire.Hello) -> None:
+        """From the first step of a process on."""
+        self._joined = RanksJoined(hello.world_size)
+        self._said_incomplete = False
+        self._farewell: wire.Bye | None = None
 
     @property
     def dropped(self) -> int:
@@ -75,7 +84,7 @@ class LiveRun:
                 self._begin_again(hello)
             self.ranks[hello.rank] = Rank(identity, hello, now)
         if hello.rank == 0:
-            self.hello = hello
+            self.hello, self._farewell = hello, None
         self.state = "running"
         self._store.add_run(hello)
         self._send_limits()
@@ -93,6 +102,7 @@ class LiveRun:
         self.run.actions = before.actions
         self.run.tell("restarted", 0, f"process {hello.pid} goes on as {hello.run}")
         self.pace = Pace()
+        self._await_ranks(hello)
         self._store.drop_steps(hello.run)
         self.save(time.monotonic(), force=True)
 
@@ -108,10 +118,18 @@ class LiveRun:
             return False
         observation = placement.place(header, payload)
         rank.count(header.sequence)
+        rank.last = observation.values
         self._sign_of_life(rank, now)
-        if header.rank == 0:
-            self._observe(observation)
+        self._judge(self._joined.take(header.rank, placement, observation, now))
         return True
+
+    def _judge(self, observations: list[Observation]) -> None:
+        for observation in observations:
+            self._observe(observation)
+        if self._joined.incomplete and not self._said_incomplete:
+            self._said_incomplete = True
+            self.run.tell("parts_missing", self.run.step, "the parts of some ranks did not arrive: "
+                          "norms of what is cut over ranks are left out")  # fmt: skip
 
     def _observe(self, observation: Observation) -> None:
         self.pace.note(observation.step, observation.time_s)
@@ -180,6 +198,8 @@ class LiveRun:
 
     def told(self, event: wire.Event) -> None:
         self.run.tell(event.kind, event.step, event.message)
+        if event.kind == "zoom":
+            self._keep(self.run.zoomed(event.step, event.message, event.data))
         self.version += 1
 
     def parted(self, bye: wire.Bye) -> None:
@@ -188,11 +208,21 @@ class LiveRun:
         if known is None:
             return
         self._departed_dropped += known.dropped
-        if not self.is_over and (bye.rank == 0 or not self.ranks):
-            ends: dict[str, RunState] = {"exception": "failed", "stopped": "stopped"}
-            self._end(ends.get(bye.reason, "finished"))
+        self._joined.leave(bye.rank)
+        if self._farewell is None and (bye.rank == 0 or not self.ranks):
+            self._farewell = bye
+        self._go_on(time.monotonic())
+
+    def _go_on(self, now: float) -> None:
+        """Judge what waited for other ranks; the run ends when its last step is judged."""
+        self._judge(self._joined.ready(now))
+        if self._farewell is None or self.is_over or (self._joined.is_waiting and self.ranks):
+            return
+        ends: dict[str, RunState] = {"exception": "failed", "stopped": "stopped"}
+        self._end(ends.get(self._farewell.reason, "finished"))
 
     def _end(self, state: RunState) -> None:
+        self._judge(self._joined.ready(math.inf))
         self.state = state
         self.run.tell(state, self.run.step, f"the run {state}")
         self._commands.give_up(self.run.step, "the run ended before it could answer")
@@ -208,7 +238,8 @@ class LiveRun:
         if self.is_over:
             return
         self._commands.repeat(now)
-        if not self.ranks:
+        self._go_on(now)
+        if self.is_over or not self.ranks:
             return
         quiet_s = now - max(rank.heard_s for rank in self.ranks.values())
         if quiet_s < SILENT_AFTER_S:
@@ -245,6 +276,7 @@ class LiveRun:
             version=next(self._limits_version),
             grad_norm=self.run.limits.get("grad_norm"),
             loss=self.run.limits.get("loss"),
+            proven_step=self.run.proven_step,
         )
         for rank in self.ranks.values():
             self._send(rank.identity, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lossguard.agent.ranks_whole import cuts_of
 from lossguard.detectors import Family, Observation
 from lossguard.probes import wire
 
@@ -14,6 +15,7 @@ class Placement:
 
     def __init__(self, layout: wire.Layout) -> None:
         self.layout = layout.layout
+        self.cuts = cuts_of(layout)
         self.size = len(layout.names)
         plain = [i for i, name in enumerate(layout.names) if "/" not in name]
         self.plain_names = [layout.names[i] for i in plain]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import psutil
@@ -26,6 +27,8 @@ class Rank:
     """Of the newest step that arrived."""
     lost: int = 0
     """Steps that were measured and never arrived: gaps in the sequence."""
+    last: Mapping[str, float] = field(default_factory=dict)
+    """What it measured at its newest step, not put together with the others."""
     said_dropped: int = 0
     """Steps its probe says it dropped."""
 

@@ -22,6 +22,7 @@ from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
 from lossguard.agent.intake import shortened, words_of
 from lossguard.agent.policy import Judge, Order, Policy
+from lossguard.agent.zooms import Zooms
 from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
 from lossguard.probes import wire
 
@@ -86,6 +87,7 @@ class Run:
         self._ignore_until = -1
         self._widening = 1.0
         self._broken: set[str] = set()
+        self._zooms = Zooms()
 
     @property
     def policy(self) -> Policy:
@@ -104,7 +106,7 @@ class Run:
             if (incident := self._note_skip(observation, changed)) is not None:
                 outcome.incidents = [incident]
             return outcome
-        for finding in self._ask_detectors(observation):
+        for finding in map(self._zooms.located, self._ask_detectors(observation)):
             outcome.findings.append(finding)
             if (incident := self.incidents.take(finding)) is not None:
                 changed[incident.id] = incident
@@ -116,6 +118,9 @@ class Run:
             self._widening = self._widen()
         for incident in changed.values():
             self._decide(incident, observation.step, outcome)
+        acute = any(incident.is_acute for incident in self.incidents.open)
+        if (word := self._judge.wait(observation.step, acute=acute)) is not None:
+            self.tell("circuit_breaker", observation.step, word)
         outcome.incidents = list(changed.values())
         outcome.limits_changed = self._refresh_limits() | self._prove()
         return outcome
@@ -180,7 +185,7 @@ class Run:
         if code & wire.SKIP_COMMAND:
             why.append("ordered by hand")
         if incident is None and (found := _finding_of_veto(code, observation)) is not None:
-            incident = self.incidents.take_moment(found)
+            incident = self.incidents.take_moment(self._zooms.located(found))
         self.actions += 1
         reason = "; ".join(why)
         self.tell("skip", observation.step, f"update skipped: {reason}")
@@ -232,6 +237,19 @@ class Run:
         """A line for the run's log."""
         kind, message = shortened(kind, 40), shortened(message)
         self.events.append(EventLine(step=step, kind=kind, message=message, time_s=self._clock()))
+
+    def zoomed(
+        self, step: int, words: str, data: Mapping[str, float | int | str]
+    ) -> list[Incident]:
+        """The probe has looked closer at a step that was not finite; the incidents this changed."""
+        self._zooms.take(step, words, data)
+        changed = []
+        for incident in self.incidents.open:
+            for finding in list(incident.findings.values()):
+                if (located := self._zooms.located(finding)) is not finding:
+                    incident.add(located)
+                    changed.append(incident)
+        return changed
 
     # --- answers from the loop ------------------------------------------------------------
 

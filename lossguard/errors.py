@@ -6,6 +6,9 @@ LossguardError
   AgentUnreachable     no agent answers where one was required                  (69)
   AgentAlreadyRunning  another agent owns this endpoint                         (73)
   InputError           a file or a message cannot be read; names it             (65)
+  CannotAttach         that process is none that can be watched; says why       (69)
+  AlreadyAttached      that process is watched already                          (73)
+  NotAllowed           that process is not ours to look into; says what to do   (77)
 SystemExit
   StopTraining         the one exception that reaches training code, on "stop"  (75)
 """
@@ -25,6 +28,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 69
     ALREADY_RUNNING = 73
     STOPPED = 75
+    NOT_ALLOWED = 77
     CONFIG = 78
 
 
@@ -62,6 +66,24 @@ class InputError(LossguardError):
     """A file or a message cannot be read."""
 
     exit_code = ExitCode.DATA
+
+
+class CannotAttach(LossguardError):
+    """A process cannot be watched: it is not there, not Python, or trains nothing."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class AlreadyAttached(LossguardError):
+    """A process is watched already."""
+
+    exit_code = ExitCode.ALREADY_RUNNING
+
+
+class NotAllowed(LossguardError):
+    """A process belongs to somebody else, or the kernel keeps it to itself."""
+
+    exit_code = ExitCode.NOT_ALLOWED
 
 
 class StopTraining(SystemExit):

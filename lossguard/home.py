@@ -72,8 +72,22 @@ class Home:
         return self
 
 
+_told: Home | None = None
+
+
+def meet_at(home: Home | None) -> None:
+    """The home of this process from now on, whatever its environment says; None: by that again.
+
+    For a process that somebody attached to, who may live elsewhere than it did when it began.
+    """
+    global _told
+    _told = home
+
+
 def find_home() -> Home:
     """The home of this user, by ``LOSSGUARD_HOME`` or the platform's conventions."""
+    if _told is not None:
+        return _told
     if root := os.environ.get("LOSSGUARD_HOME"):
         base = Path(root).expanduser().absolute()
         return Home(state=base / "state", runtime=_short_enough(base / "run"), logs=base / "logs")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lossguard.probes.listener import LossCall
-from lossguard.probes.losses import SUMMED, mark_as_sum
 from lossguard.probes.modes import Modes
 from lossguard.probes.pieces import is_measurable
+from lossguard.probes.roots import SUMMED, mark_as_sum
 
 _DEEPEST = 6
 

@@ -26,6 +26,10 @@ class Hook:
     def __call__(self, *args: Any) -> None:
         self._function(*args)
 
+    def forget(self) -> None:
+        """Do nothing from now on, whatever the arguments: torch may be about to call it still."""
+        self._function = _nothing()
+
     def __deepcopy__(self, memo: Any) -> Any:
         return _nothing()
 
@@ -47,6 +51,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
+        self._hooks: list[Hook] = []
         self._modules: dict[int, nn.Module] = {}
         self._away: list[tuple[dict[int, Any], list[tuple[int, Any]]]] = []
         self._depth = 0
@@ -55,19 +60,25 @@ class Hooks:
     def after_forward(self, module: nn.Module, function: Function) -> None:
         """Call ``function(module, args, output)``."""
         self._modules[id(module)] = module
-        self._handles.append(module.register_forward_hook(Hook(function)))
+        self._handles.append(module.register_forward_hook(self._hook(function)))
 
     def before_forward(self, module: nn.Module, function: Function) -> None:
         """Call ``function(module, args, kwargs)``."""
         self._modules[id(module)] = module
-        handle = module.register_forward_pre_hook(Hook(function), with_kwargs=True)
+        handle = module.register_forward_pre_hook(self._hook(function), with_kwargs=True)
         self._handles.append(handle)
+
+    def _hook(self, function: Function) -> Hook:
+        self._hooks.append(Hook(function))
+        return self._hooks[-1]
 
     def remove(self) -> None:
         """For good. Idempotent."""
+        for hook in self._hooks:
+            hook.forget()
         for handle in self._handles:
             handle.remove()
-        self._handles, self._modules = [], {}
+        self._handles, self._hooks, self._modules = [], [], {}
 
     def take_off(self) -> None:
         """Until ``put_back`` is called as often. Not while a forward runs in another thread."""

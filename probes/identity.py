@@ -16,15 +16,20 @@ import lossguard
 from lossguard.probes import wire
 
 
-def make_hello(name: str | None, policy: str, policy_text: str = "") -> wire.Hello:
-    """The first message of this rank. Ranks started by one torchrun share one run id."""
+def make_hello(
+    name: str | None, policy: str, policy_text: str = "", *, part: str = ""
+) -> wire.Hello:
+    """The first message of this rank. Ranks started by one torchrun share one run id.
+
+    ``part`` tells the runs of one process apart.
+    """
     import torch
 
     name = _clean(name or os.environ.get("LOSSGUARD_NAME") or _script_name())
     return wire.Hello(
-        run=_run_id(name),
+        run=f"{_run_id(name)}.{part}" if part else _run_id(name),
         protocol=wire.PROTOCOL,
-        name=name,
+        name=f"{name}.{part}" if part else name,
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         pid=os.getpid(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -69,10 +69,12 @@ class ClipBound:
         self.max_norm = math.inf
 
     @torch.no_grad()
-    def apply(self, norm: Tensor | None, gradients: Sequence[Tensor]) -> None:
-        """Scale the gradients down where their norm is over the bound."""
-        if math.isinf(self.max_norm) or norm is None or not gradients:
+    def apply(self, norm: Tensor | None, optimizer: Any) -> None:
+        """Scale the gradients of an optimizer down where their norm is over the bound."""
+        if math.isinf(self.max_norm) or norm is None:
             return
+        groups = optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         factor = (self.max_norm / (norm + 1e-6)).clamp_(max=1.0)
         by_device: dict[torch.device, list[Tensor]] = {}
         for gradient in gradients:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from lossguard.probes.parameters import Groups
 
 # OneCycleLR keeps its rates in the groups, the others in lists of their own.
 _GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 _SCHEDULER_RATES = ("base_lrs", "max_lrs")
+_COLD = 0.1
+"""Share of the learning rate that a warm-up begins with."""
 
 
-def learning_rate(optimizer: torch.optim.Optimizer) -> float | None:
+def learning_rate(optimizer: Groups) -> float | None:
     """The highest learning rate of the groups, or None where it lives on a device."""
     rates = [group.get("lr") for group in optimizer.param_groups]
     known = [on_host for rate in rates if (on_host := rate_on_host(rate)) is not None]
@@ -27,7 +31,7 @@ def rate_on_host(rate: Any) -> float | None:
     return float(rate) if isinstance(rate, (int, float)) else None
 
 
-def lower_rates(optimizer: torch.optim.Optimizer, schedulers: Sequence[Any], factor: float) -> None:
+def lower_rates(optimizer: Groups, schedulers: Sequence[Any], factor: float) -> None:
     """Scale the rate of every group, and what the schedules compute the next ones from."""
     for group in optimizer.param_groups:
         for key in _GROUP_RATES:
@@ -57,10 +61,12 @@ class LearningRateHold:
     step, so that schedules compute with what they wrote. Does not synchronise.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: Groups) -> None:
         self._optimizer = optimizer
         self._caps: list[float | None] = []
         self._until_step = 0
+        self._ramp_from = 0
+        self._ramp_steps = 0
         self._written: list[tuple[dict[str, Any], Any, float]] = []
         self.steps_held = 0
 
@@ -70,21 +76,32 @@ class LearningRateHold:
         self._until_step = until_step
         self.steps_held = 0
 
+    def warm_up(self, from_step: int, steps: int) -> None:
+        """Let the rates climb from a tenth of what the script says to all of it."""
+        self._ramp_from = from_step
+        self._ramp_steps = steps
+
     def apply(self, step: int) -> bool:
-        """Before the step; True when a rate was over its cap."""
+        """Before the step; True when a rate was changed for it."""
         self.release()
-        if step > self._until_step:
+        ramp = self._ramp(step)
+        caps = self._caps if step <= self._until_step else []
+        if not caps and ramp == 1.0:
             return False
-        for group, cap in zip(self._optimizer.param_groups, self._caps, strict=False):
+        groups = self._optimizer.param_groups
+        for group, cap in zip_longest(groups, caps[: len(groups)]):
             rate = group.get("lr")
-            if cap is None or rate is None:
+            if rate is None or (cap is None and ramp == 1.0):
                 continue
             if isinstance(rate, Tensor):
-                self._written.append((group, rate.detach().clone(), cap))
-                rate.detach().clamp_(max=cap)
-            elif rate > cap:
-                self._written.append((group, rate, cap))
-                group["lr"] = cap
+                self._written.append((group, rate.detach().clone(), 0.0))
+                live = rate.detach()
+                (live if cap is None else live.clamp_(max=cap)).mul_(ramp)
+                continue
+            lowered = (rate if cap is None else min(rate, cap)) * ramp
+            if lowered < rate:
+                self._written.append((group, rate, lowered))
+                group["lr"] = lowered
         held = bool(self._written)
         self.steps_held += held
         return held
@@ -92,8 +109,14 @@ class LearningRateHold:
     def release(self) -> None:
         """After the step: the script's own rates, unless it has set others since. Idempotent."""
         written, self._written = self._written, []
-        for group, rate, cap in written:
+        for group, rate, lowered in written:
             if isinstance(rate, Tensor):
                 group["lr"].detach().copy_(rate)
-            elif group["lr"] == cap:
+            elif group["lr"] == lowered:
                 group["lr"] = rate
+
+    def _ramp(self, step: int) -> float:
+        past = step - self._ramp_from
+        if past > self._ramp_steps:
+            return 1.0
+        return _COLD + (1.0 - _COLD) * past / (self._ramp_steps + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ class Listener:
         """Not called when ``backward()`` raised."""
 
     def on_scale(self, scaler: Any, loss: Any, scaled: Any) -> None: ...
+    def after_norms(self, found: list[tuple[Tensor, Tensor]]) -> None:
+        """L2 norms that torch has just computed, each with its tensor: of gradients, perhaps."""
+
     def before_clip(self, parameters: Any, max_norm: Any) -> None:
         """``max_norm`` bounds the L2 norm of all together; None where something else is bounded."""
 
@@ -51,3 +55,12 @@ class Listener:
 
     def after_save(self) -> None:
         """Something was saved to disk, from whatever thread."""
+
+
+# Weak: a loop whose model and optimizer the script has let go must not be kept by us.
+LISTENERS: list[weakref.ref[Listener]] = []
+
+
+def heard_by() -> list[Listener]:
+    """Whoever listens now, in the order in which they began."""
+    return [listener for ref in tuple(LISTENERS) if (listener := ref()) is not None]

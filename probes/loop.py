@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import sys
-import time
-import weakref
-from collections import OrderedDict
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from lossguard.errors import StopTraining
 from lossguard.home import Home
-from lossguard.probes import patches, wire
-from lossguard.probes.acting import Acting
-from lossguard.probes.discover import compiled_forms_of
-from lossguard.probes.learning_rate import learning_rate
-from lossguard.probes.link import Link
-from lossguard.probes.listener import Listener
-from lossguard.probes.losses import LossTap
-from lossguard.probes.machine import Machine
+from lossguard.probes import wire
+from lossguard.probes.closures import Arguments, FirstCall, closure_in, evaluates_once, with_closure
+from lossguard.probes.consumption import Consumption
+from lossguard.probes.heard_before import HeardBefore
+from lossguard.probes.measuring import Measuring
 from lossguard.probes.nesting import is_nested
-from lossguard.probes.outbox import Lost, Outbox
-from lossguard.probes.recorder import Recorder, inverse_scale
-from lossguard.probes.senses import EVERY
-from lossguard.probes.shield import Shield
+from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.training_state import TrainingState
 
-log = logging.getLogger("lossguard")
 
-Reason = Literal["finished", "exception", "closed", "stopped"]
+class Loop(Measuring):
+    """Measures the training of one loss, and acts on it where the policy says so.
 
-_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
-_MAX_WAITING = 1024
-_SETTLED = 2
-"""By this step every part of an ordinary loop has run once."""
-
-
-class Loop(Listener):
-    """Measures one optimizer's loop, and acts on it where the policy says so.
+    One optimizer or several that step on the same gradients, or none: then the script updates
+    its parameters by itself, and a step is counted when it has used its gradients up.
 
     All methods named ``before_`` and ``after_`` are called by torch in the training thread; none
     raises (but StopTraining), waits for the network, or synchronises a device, except for the
@@ -50,124 +31,149 @@ class Loop(Listener):
     """
 
     def __init__(
-        self, state: TrainingState, hello: wire.Hello, home: Home, *, start_agents: bool
+        self,
+        state: TrainingState,
+        hello: wire.Hello,
+        home: Home,
+        *,
+        start_agents: bool,
+        writes_are_hidden: bool = False,
     ) -> None:
-        self._state = state
-        self._hello = hello
-        self.run = hello.run
-        self.step = 0
-        self._last_step_s = 0.0
-        self._step_time_s = 0.0
-        self._in_step = False
+        self._in_step: Optimizer | None = None
         self._nested = 0
         self._stepped = False
-        self._alive = True
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._waiting: dict[str, wire.Command] = {}
-        self._outbox = Outbox(hello.run, hello.rank)
-        self._shield = Shield(self._report)
-        self._recorder = Recorder(state, hello, self._shield)
-        self._senses = self._recorder.senses
-        self._device = self._recorder.device
-        self._outbox.fit(self._recorder.values_per_step)
-        self._zero = torch.zeros((), dtype=torch.float32, device=self._device)
-        self._code: Tensor | None = None
-        self._acting = Acting(state, hello, self._device, self._outbox)
-        # Last what reaches into torch or starts a thread: nothing of it stays when the rest fails.
-        self._machine = Machine(self._device)
-        self._link = Link(
-            home, hello, self._outbox, start_agents=start_agents, often=self._machine.look
-        )
-        try:
-            self._listen()
-        except BaseException:
-            self._stop_listening()
-            self._link.abandon()
-            raise
-        _loops.add(self)
-        # For scripts that drop model and optimizer and never say close.
-        weakref.finalize(self, self._link.abandon).atexit = False
+        self._first_call: FirstCall | None = None
+        parameters = optimizer_parameters(state)
+        self._consumption = Consumption(parameters, writes_are_hidden=writes_are_hidden)
+        super().__init__(state, hello, home, start_agents=start_agents)
 
-    def _listen(self) -> None:
-        optimizer = self._state.optimizer
-        self._senses.open()
-        # A script may compile `optimizer.step()`: the hooks run around its graph, not inside.
-        self._handles += [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),
-        ]
-        # What a veto holds back is given back before anybody else looks at it.
-        hooks = getattr(optimizer, "_optimizer_step_post_hooks", None)
-        if isinstance(hooks, OrderedDict):
-            hooks.move_to_end(self._handles[1].id, last=False)
-        patches.listen(self)
-
-    def _stop_listening(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._senses.close()
-        patches.stop_listening(self)
+    # --- what the finder asks, and says ---------------------------------------------------
 
     @property
-    def own_time_ns(self) -> int:
-        """Time spent in our code in the training thread so far."""
-        return self._shield.own_time_ns
+    def is_in_step(self) -> bool:
+        """Whether one of its optimizers is at work."""
+        return self._in_step is not None
 
-    def log(self, name: str, value: float) -> None:
-        """A number of the script's own, to travel with the next step."""
-        self._recorder.log(name, value)
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those that step for this loop."""
+        return list(self._state.optimizers)
 
-    def only_observe(self, why: str) -> None:
-        """Veto, snapshot and roll back no more: half of a training is not to be turned back."""
-        if self._acting.only_observe(why):
-            what = f"{why}: this run is observed, nothing is skipped or rolled back"
-            log.warning("%s", what)
-            self._tell("only_observing", what)
+    def is_of_its_models(self, parameter: Tensor) -> bool:
+        """Whether it belongs to what is trained here, by this optimizer or another."""
+        return id(parameter) in self._state.ids_in_models()
 
-    def take_over(self, tap: LossTap, *, gradients_were_clipped: bool) -> None:
-        """Go on from what ``tap`` has heard before this loop was there."""
-        self._senses.tap.take_over(tap)
-        self._senses.gradients_unknown = gradients_were_clipped
+    @property
+    def has_stepped_on_its_gradients(self) -> bool:
+        """Whether no ``backward()`` has reached the parameters since the last step."""
+        return self.step > 0 and not self._members.new_gradients
+
+    def take_over(self, heard: HeardBefore) -> None:
+        """Go on from what was heard before this loop was there."""
+        parameters = self._recorder.parameters
+        self._senses.tap.take_over(heard.take_roots(parameters))
+        norms, were_lost = heard.norms(parameters, self._senses.missing)
+        if norms is None and not self._members:
+            norms = heard.norms_traced(parameters, self._senses.missing)
+        if norms is not None:
+            self._senses.give_norms(norms)
+        self._senses.gradients_unknown = were_lost
+
+    def count_step_before(self) -> None:
+        """A step without an optimizer is over that was heard before this loop was there."""
+        self._senses.gradients_unknown = not self._senses.has_norms
+        self._end_loose_step()
+
+    def add(self, optimizer: Optimizer) -> None:
+        """One more optimizer steps on the gradients of this loop."""
+        self._acting.forget(optimizer)
+        self._members.add(optimizer)
+        self._shield.call("parameters", self._notice_parameters)
+
+    def replace_by(self, optimizer: Optimizer) -> None:
+        """The training goes on with another optimizer, in the place of those it shares with."""
+        theirs = {id(p) for p in optimizer_parameters(optimizer)}
+        for member in self.optimizers:
+            if theirs & {id(p) for p in optimizer_parameters(member)}:
+                self._members.drop(member)
+                self._acting.forget(member)
+        self.add(optimizer)
 
     # --- called by torch ------------------------------------------------------------------
 
+    def before_backward(self, tensors: Any) -> None:
+        if not self._senses.hears():
+            return
+        if self._members:
+            self._shield.call("parameters", self._notice_parameters)
+        else:
+            self._step_if_used_up()
+            self._stop_if_told()
+
+    def after_backward(self) -> None:
+        if not self._senses.hears() or not self._senses.was_reached:
+            return
+        self._members.new_gradients = True
+        if not self._members:
+            self._senses.measure_gradients()
+            self._shield.timed("step", self._consumption.after_backward)
+            if self._senses.is_sampled:
+                self._shield.timed("weights", self._senses.weights.before_update)
+
     def before_scaler_step(self, scaler: Any, optimizer: Any) -> None:
-        if self._senses.hears() and optimizer is self._state.optimizer:
+        if self._senses.hears() and optimizer in self._members:
             self._stepped = False
             if self._state.scaler is None:
                 self._state.scaler = scaler
 
     def after_scaler_step(self, scaler: Any, optimizer: Any) -> None:
         """GradScaler dropped the update on its own: the loop reached the step all the same."""
-        if not self._alive or optimizer is not self._state.optimizer:
+        if not self._alive or self._stepped or optimizer not in self._members:
             return
-        if not self._stepped:
+        if self._members.begins(optimizer):
             code = torch.full_like(self._zero, wire.SKIP_SCALER)
-            self._shield.timed("step", self._count_and_measure, code)
-            self._after_step(optimizer, (), {})
+            self._shield.timed("step", self._count_and_measure, optimizer, code)
+        self._after_step(optimizer, (), {})
 
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Arguments | None:
         if not self._alive:
-            return
-        if self._in_step and is_nested(optimizer):
+            return None
+        if self._in_step is not None and optimizer is self._in_step and is_nested(optimizer):
             self._nested += 1
-            return
+            return None
         self._nested = 0
         self._senses.this_thread_trains()
         self._stepped = True
-        if self._in_step:  # the last one raised: torch calls no hook then
+        if self._in_step is not None:  # the last one raised: torch calls no hook then
             self._shield.always("acting", self._acting.step_died)
             self._senses.weights.forget()
-        self._in_step = True
-        # torch hands a step hook the arguments of the unbound method: the optimizer comes first.
-        closure = any(a is not None for a in args[1:]) or kwargs.get("closure") is not None
+        self._in_step = optimizer
+        if (closure := closure_in(args, kwargs)) is None:
+            self._first_call = None
+            self._before_update(optimizer, may_veto=True)
+            return None
+        # Not before it has computed the gradients.
+        may_veto = evaluates_once(optimizer)
+        self._first_call = FirstCall(closure, lambda: self._before_update(optimizer, may_veto))
+        return with_closure(args, kwargs, self._first_call)
+
+    def _before_update(self, optimizer: Optimizer, may_veto: bool) -> None:
+        """The gradients are there, and the update is next."""
+        if not self._alive:
+            return
+        self._acting.orders.vetoes_possible = may_veto
+        begins = self._members.begins(optimizer)
         try:
-            self._shield.timed("step", self._count_and_measure, None, closure)
+            if begins:
+                self._shield.timed("step", self._count_and_measure, optimizer, None, may_veto)
+            else:
+                self._shield.timed("reflex", self._acting.also_before, optimizer, self._code)
+                self._shield.call("learning rate", self._acting.hold_learning_rate, self.step)
             if not (self._shield.is_on("step") and self._shield.is_on("reflex")):
                 self._shield.always("acting", self._acting.open_gate)
-            if self._senses.is_sampled:  # the coming step is: it tells what this update did
+            if begins and self._senses.is_sampled:  # the coming step tells what this update did
                 self._shield.timed("weights", self._senses.weights.before_update)
+            self._senses.phases.begin("optimizer_time")
         except BaseException:  # Ctrl-C in our own code: the step will not happen
             self._shield.always("acting", self._acting.after_update)
             raise
@@ -178,116 +184,34 @@ class Loop(Listener):
         if self._nested:
             self._nested -= 1
             return
-        self._in_step = False
+        self._senses.phases.end("optimizer_time")
+        if self._first_call is not None and not self._first_call.has_returned:
+            self._before_update(optimizer, may_veto=False)  # the closure was not called
+        self._in_step, self._first_call = None, None
         self._shield.always("acting", self._acting.after_update)
+        if self._members.is_complete():
+            self._between_steps()
+
+    def _between_steps(self) -> None:
+        """All updates of the step are done: the one place where state may be read or changed."""
         self._shield.timed("weights", self._senses.weights.after_update, self._code)
         self._shield.timed("orders", self._obey)
         self._shield.timed("snapshots", self._acting.snapshot_if_due, self.step, self._step_time_s)
-        if (reason := self._acting.stop_reason) is not None:
-            self.close("stopped")
-            raise StopTraining(reason)
+        self._stop_if_told()
 
-    # --- the step -------------------------------------------------------------------------
+    def _step_if_used_up(self) -> None:
+        """Without an optimizer: the gradients of the last ``backward()`` have gone their way."""
+        if self._shield.timed("step", self._consumption.used_up):
+            self._end_loose_step()
 
-    def _count_and_measure(self, forced_code: Tensor | None, closure: bool = False) -> None:
-        self.step += 1
-        self._link.step = self.step
-        now = time.monotonic()
-        self._step_time_s = now - self._last_step_s if self._last_step_s else 0.0
-        self._last_step_s = now
-        self._code = forced_code
-        heard = self._senses.take(closure, inverse_scale(self._state.optimizer))
-        rate = learning_rate(self._state.optimizer)
-        self._acting.vetoes_possible = not closure
-        if forced_code is None and not closure:
-            total = None if heard.norms is None else heard.norms[1]
-            judged = (total, heard.loss, self._link.limits)
-            self._code = self._shield.call("reflex", self._acting.before_update, *judged)
-        self._shield.call("learning rate", self._acting.hold_learning_rate, self.step)
-        host = {"lr": rate, "step_time": self._step_time_s or None, **self._machine.take()}
-        code = self._zero if self._code is None else self._code
-        measured = self._recorder.record(self.step, now, heard, code, host)
-        self._outbox.put(Lost(self.step) if measured is None else measured)
-        self._senses.is_sampled = (self.step + 1) % EVERY == 0
-        self._shield.call("surroundings", self._look_around)
+    def _end_loose_step(self) -> None:
+        self.only_observe("the script updates its parameters without an optimizer")
+        self._consumption.begin_anew()
+        self._acting.orders.vetoes_possible = False
+        self._shield.timed("weights", self._senses.weights.after_update, None)
+        self._shield.timed("step", self._count_and_measure, None, self._zero)
+        self._shield.timed("orders", self._obey)
 
-    def _look_around(self) -> None:
-        """What the script has brought in since: other ways to save, a compiled model."""
-        patches.notice_imports()
-        if self.step == _SETTLED and not self._senses.has_heard_a_forward:
-            for compiled in compiled_forms_of(self._state.model):
-                self._senses.hear_forwards_of(compiled)
-
-    def _obey(self) -> None:
-        while self._link.orders and len(self._waiting) < _MAX_WAITING:
-            command = self._link.orders.popleft()
-            self._waiting[command.command] = command
-        for command in list(self._waiting.values()):
-            del self._waiting[command.command]
-            if not self._acting.obey(command, self.step):
-                self._waiting[command.command] = command
-
-    def take_snapshot_now(self) -> bool:
-        """A snapshot of this very state; False when it failed."""
-        taken = self._shield.call("snapshots", self._acting.snapshot, self.step, 0.0)
-        return taken is not None
-
-    # --- around it ------------------------------------------------------------------------
-
-    def _report(self, part: str, what: str, trace: str) -> None:
-        message = f"the {part} probe failed and is off: {what}"
-        self._tell("probe_off", message, {"part": part, "trace": trace[-4000:]})
-
-    def _tell(
-        self, kind: str, message: str, data: dict[str, float | int | str] | None = None
-    ) -> None:
-        self._outbox.say(
-            wire.Event(
-                run=self.run,
-                rank=self._hello.rank,
-                step=self.step,
-                kind=kind,
-                message=message,
-                data=data or {},
-            )
-        )
-
-    def disable(self) -> None:
-        """Do nothing from now on: in a forked child, which has neither the thread nor the right."""
-        self._alive = False
-        self._senses.disable()
-
-    def close(self, reason: Reason) -> None:
-        """Remove every hook, send what is left, say goodbye. Idempotent."""
-        if not self._alive:
-            return
-        self._alive = False
-        self._shield.always("acting", self._acting.after_update)
-        self._stop_listening()
-        self._shield.call("last values", self._send_rest)
-        self._outbox.farewell = wire.Bye(
-            run=self.run, rank=self._hello.rank, step=self.step, reason=reason
-        )
-        self._link.close()
-        self._acting.close()
-
-    def _send_rest(self) -> None:
-        if (rest := self._recorder.record_rest(self.step)) is not None:
-            self._outbox.put(rest)
-
-
-def _close_at_exit() -> None:
-    reason: Reason = "finished"
-    if getattr(sys, "last_type", None) is not None:
-        reason = "exception"
-    for loop in list(_loops):
-        loop.close(reason)
-
-
-def _disable_in_child() -> None:
-    for loop in list(_loops):
-        loop.disable()
-
-
-os.register_at_fork(after_in_child=_disable_in_child)
-atexit.register(_close_at_exit)
+    def _before_the_end(self) -> None:
+        if not self._members and self._consumption.is_open:
+            self._step_if_used_up()

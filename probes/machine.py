@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import torch
@@ -12,6 +14,25 @@ import torch
 log = logging.getLogger("lossguard")
 
 _EVERY_S = 1.0
+
+
+def _of_allocator(device: torch.device, *path: str) -> float:
+    found: Any = torch.cuda.memory_stats_as_nested_dict(device)
+    for key in path:
+        found = found[key]
+    return float(found)
+
+
+_ASKED: dict[str, tuple[Callable[[torch.device], float], float]] = {
+    "gpu_utilization": (lambda device: torch.cuda.utilization(device), 0.01),
+    "gpu_temperature": (lambda device: torch.cuda.temperature(device), 1.0),
+    "gpu_power": (lambda device: torch.cuda.power_draw(device), 1e-3),
+    "memory_fragmented": (
+        lambda device: _of_allocator(device, "inactive_split_bytes", "all", "current"), 1.0,
+    ),
+    "allocator_retries": (lambda device: _of_allocator(device, "num_alloc_retries"), 1.0),
+}  # fmt: skip
+"""Who is asked, and what its answer is multiplied by: shares, degrees Celsius, watts, bytes."""
 
 
 class Machine:
@@ -27,7 +48,7 @@ class Machine:
         self._process = psutil.Process()
         self._looked_s = float("-inf")
         self._works = True
-        self._has_utilization = device.type == "cuda"
+        self._asked = dict(_ASKED) if device.type == "cuda" else {}
         self._total = 0.0
         if device.type == "cuda":
             with suppress(Exception):
@@ -56,11 +77,11 @@ class Machine:
         }
         if self._total:
             found["memory_total"] = self._total
-        if self._has_utilization:
+        for name, (ask, unit) in list(self._asked.items()):
             try:
-                found["gpu_utilization"] = torch.cuda.utilization(self._device) / 100.0
+                found[name] = ask(self._device) * unit
             except Exception:  # no NVML, or none for this device
-                self._has_utilization = False
+                del self._asked[name]
         return found
 
     def take(self) -> dict[str, float]:

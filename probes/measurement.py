@@ -5,27 +5,35 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lossguard.probes import outputs, wire
+from lossguard.probes import outputs, phases, wire
 from lossguard.probes.outbox import Measured
+from lossguard.probes.sharded_names import Holding
 from lossguard.probes.transfer import Values, transfer_for
 
 log = logging.getLogger("lossguard")
 
 _HOST = (
     "lr", "step_time", "max_norm", "train_in_eval", "eval_in_training", "input_length",
-    "data_wait", "checkpoint_age", "rss", "memory_allocated", "memory_reserved", "memory_total",
-    "gpu_utilization",
+    "input_batch", "data_wait", "checkpoint_age", "rss", "memory_allocated", "memory_reserved",
+    "memory_total", "memory_fragmented", "allocator_retries", "gpu_utilization", "gpu_temperature",
+    "gpu_power", "clip_coefficient", *phases.NAMES,
 )  # fmt: skip
 _DEVICE = (
     "loss", "grad_norm", "loss_scale", "skipped", "val_loss", "input_top_share",
-    "input_distinct_share", "input_absmax",
+    "input_distinct_share", "input_absmax", "input_mean", "input_fingerprint", "loss_scale_growth",
 )  # fmt: skip
+
+_SKIPPED = _DEVICE.index("skipped")
+_NORM = _DEVICE.index("grad_norm")
+_CLIPPED = _HOST.index("max_norm"), _HOST.index("clip_coefficient")
+_MOST = 3.4028234e38
 
 NO_FACTORS = np.empty(0, dtype=np.float32)
 
@@ -46,6 +54,8 @@ class Names:
     zeros: Sequence[str] = ()
     saturated: Sequence[str] = ()
     updated: Sequence[str] = ()
+    holders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Of a parameter that is cut: the ranks that hold its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +74,29 @@ class Sampled:
     outputs: Tensor | None
     weight_norms: Tensor | None
     update_ratios: Tensor | None
+    largest: Sequence[Tensor | None] = ()
+    """Of each watched module's output."""
+    moments: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Assembled:
+class Assembled(NamedTuple):
     """The device's part of a step."""
 
     vector: Tensor
     factors: Values
     """Of ``vector[factors_at : factors_at + len(factors)]``."""
     is_sampled: bool
+    known: list[tuple[int, float]]
+    """Places in ``vector``, and what the host knows to belong there."""
 
 
 class Measurement:
     """One float32 vector on the device; one copy a step brings it to the host.
 
     The order is: what the host knows (``_HOST``, logged values), then what the device knows
-    (``_DEVICE``, every gradient norm, every activation norm), then, at a sampled step only, the
-    shares of units, the output statistics, weight norms and update ratios. A run has two layouts,
-    so that the steps between carry none of the latter.
+    (every gradient norm, ``_DEVICE``, every activation norm), then, at a sampled step only, the
+    shares of units, the largest activations, the output statistics, weight norms, update ratios and
+    second moments. A run has two layouts, so that the steps between carry none of the latter.
     """
 
     def __init__(self, run: str, rank: int, names: Names, device: torch.device) -> None:
@@ -99,18 +113,21 @@ class Measurement:
         parameters = names.parameters if self._sends_each_gradient else ()
         weights = names.parameters if self._sends_each_weight else ()
         self._device_names = [
-            *_DEVICE,
             *(f"grad_norm/{name}" for name in parameters),
+            *_DEVICE,
             *(f"act_rms/{name}" for name in names.modules),
         ]
         self._sampled_names = [
             *(f"zero_share/{name}" for name in names.zeros),
             *(f"saturated_share/{name}" for name in names.saturated),
+            *(f"act_absmax/{name}" for name in names.modules),
             *outputs.NAMES,
             *(f"weight_norm/{name}" for name in weights),
             *(f"update_ratio/{name}" for name in names.updated),
+            *(f"adam_ratio/{name}" for name in names.updated),
         ]
         self.size = len(self._device_names)
+        self._plain_at = len(parameters)
         self._factors_at = len(_DEVICE) + len(parameters)
         self.num_modules = len(names.modules)
         self._vector = torch.empty(self.size, dtype=torch.float32, device=device)
@@ -122,50 +139,87 @@ class Measurement:
         self._no_weights = self.missing.expand(len(weights))
         self._no_ratios = self.missing.expand(len(names.updated))
         self._host_names: list[str] = list(_HOST)
-        self._known_names = {*self._host_names, *self._device_names, *self._sampled_names}
+        self._places = dict.fromkeys((*self._device_names, *self._sampled_names), -1)
+        self._places |= {name: i for i, name in enumerate(_HOST)}
+        self._blank = _blank(len(_HOST))
+        self._holding = Holding(names.parameters, names.holders)
         self._layouts = self._name_values(0)
         self._sequence = 0
+        # Of parameters that are cut the norm on this rank is not what clipping goes by.
+        self._clipped = None if names.holders else (*_CLIPPED, self._plain_at + _NORM)
+
+    def go_on_from(self, before: Measurement) -> None:
+        """Take over the numbering of an earlier one of the same run."""
+        self._sequence = before._sequence
+        self._layouts = self._name_values(before._layouts[1].layout + 1)
 
     def _name_values(self, number: int) -> tuple[wire.Layout, wire.Layout]:
         """The layout of most steps, and that of a sampled one."""
         names = [*self._host_names, *self._device_names]
         more = [*names, *self._sampled_names]
-        return (
-            wire.Layout(run=self._run, rank=self._rank, layout=number, names=names),
-            wire.Layout(run=self._run, rank=self._rank, layout=number + 1, names=more),
+        return self._layout(number, names), self._layout(number + 1, more)
+
+    def _layout(self, number: int, names: list[str]) -> wire.Layout:
+        return wire.Layout(
+            run=self._run,
+            rank=self._rank,
+            layout=number,
+            names=names,
+            holders=self._holding.groups,
+            held_by=self._holding.held_by(names),
         )
 
-    @torch.no_grad()
     def assemble(
         self,
-        plain: Mapping[str, Tensor | None],
+        plain: Mapping[str, Tensor | float | None],
         gradient_norms: Tensor | None,
         activations: Scaled,
         sampled: Sampled | None = None,
     ) -> Assembled:
-        """The device's part: two kernels, whatever the number of values. Does not synchronise."""
-        scalars = [*(plain.get(name) for name in _DEVICE), *activations.values]
+        """The device's part: two kernels, whatever the number of values. Does not synchronise.
+
+        Values of the host's among the ``plain`` ones join them at the end of the way.
+        """
+        missing, device = self.missing, self._device
+        scalars: list[Tensor] = []
+        known: list[tuple[int, float]] = []
+        for i, name in enumerate(_DEVICE):
+            value = plain.get(name)
+            if isinstance(value, Tensor):
+                scalars.append(self._here(value))
+                continue
+            scalars.append(missing)
+            if value is not None:
+                known.append((self._plain_at + i, _as_float32(value)))
         factors = activations.factors
+        values = activations.values
         if sampled is not None:
-            scalars += sampled.units.values
+            largest = sampled.largest or [None] * self.num_modules
+            values = [*values, *sampled.units.values, *largest]
             factors = np.concatenate([factors, sampled.units.factors])
-        stacked = torch.stack([self.missing if x is None else self._here(x) for x in scalars])
+        for activation in values:
+            if activation is None:
+                scalars.append(missing)
+            elif activation.dtype is torch.float32 and activation.device == device:
+                scalars.append(activation)
+            else:
+                scalars.append(self._here(activation))
         sent = gradient_norms if self._sends_each_gradient else None
-        first, last = stacked.split([len(_DEVICE), len(scalars) - len(_DEVICE)])
-        parts = [first, self._no_gradients if sent is None else sent, last]
+        parts = [self._no_gradients if sent is None else sent, torch.stack(scalars)]
         if sampled is None:
-            return Assembled(torch.cat(parts, out=self._vector), factors, False)
+            return Assembled(torch.cat(parts, out=self._vector), factors, False, known)
         weights = sampled.weight_norms if self._sends_each_weight else None
         parts += [
             self._no_outputs if sampled.outputs is None else sampled.outputs,
             self._no_weights if weights is None else weights,
             self._no_ratios if sampled.update_ratios is None else sampled.update_ratios,
+            self._no_ratios if sampled.moments is None else sampled.moments,
         ]
-        return Assembled(torch.cat(parts), factors, True)
+        return Assembled(torch.cat(parts), factors, True, known)
 
     def _here(self, value: Tensor) -> Tensor:
         """As a float32 on our device. A value of the host's is filled in: a copy would wait."""
-        if value.device.type == "cpu" and self._device.type != "cpu":
+        if value.device != self._device and value.is_cpu:
             return self.filled(float(value))
         return value.to(self._device, torch.float32, non_blocking=True)
 
@@ -188,20 +242,19 @@ class Measurement:
 
         Without a ``device`` part its values count as missing.
         """
-        for name in host:
-            if name not in self._known_names:
-                self._host_names.append(name)
-                self._known_names.add(name)
-                self._layouts = self._name_values(self._layouts[0].layout + 2)
-        known = np.full(len(self._host_names), wire.MISSING_BITS, dtype=np.uint32).view(np.float32)
-        for i, name in enumerate(self._host_names):
-            value = host.get(name)
-            if value is not None:
-                known[i] = _as_float32(value)
+        places = self._places
+        known = self._blank.copy()
+        for name, value in host.items():
+            place = places.get(name)
+            if place is None:
+                place = self._place(name)
+                if place >= len(known):
+                    known = np.append(known, self._blank[len(known) :])
+            if value is not None and place >= 0:
+                known[place] = value if -_MOST < value < _MOST else _as_float32(value)
         arrival = None
         if device is None:
-            blank = np.full(self.size, wire.MISSING_BITS, dtype=np.uint32).view(np.float32)
-            known = np.concatenate([known, blank])
+            known = np.concatenate([known, _blank(self.size)])
         else:
             arrival = self._transfer.send(device.vector)
         self._sequence += 1
@@ -216,11 +269,44 @@ class Measurement:
             arrival=arrival,
             factors=NO_FACTORS if device is None else device.factors,
             factors_at=self._factors_at,
-            skip_index=_DEVICE.index("skipped"),
+            skip_index=self._plain_at + _SKIPPED,
             counts_as_update=counts_as_update,
+            known=() if device is None else device.known,
+            clipped=self._clipped,
         )
+
+    def bad_metric(self, measured: Measured) -> str | None:
+        """``loss`` or ``grad_norm`` where it is NaN or Inf, else empty; None while that is not
+        known. No loss scaling is to blame a gradient for. Waits for nothing."""
+        if measured.arrival is None:
+            return ""
+        if not measured.arrival.ready():
+            return None
+        at = self._plain_at
+        values = measured.arrival.peek(at, at + 3)
+        loss, norm, scale = values.tolist()
+        if math.isfinite(loss) and math.isfinite(norm):
+            return ""
+        loss_is_there, norm_is_there, is_scaled = values.view(np.uint32) != wire.MISSING_BITS
+        if loss_is_there and not math.isfinite(loss):
+            return "loss"
+        if norm_is_there and not math.isfinite(norm) and not (is_scaled and scale > 1.0):
+            return "grad_norm"
+        return ""
+
+    def _place(self, name: str) -> int:
+        """Where a value of the host's stands that has a new name: from now on in every step."""
+        self._host_names.append(name)
+        self._blank = _blank(len(self._host_names))
+        self._layouts = self._name_values(self._layouts[0].layout + 2)
+        place = self._places[name] = len(self._host_names) - 1
+        return place
+
+
+def _blank(size: int) -> Values:
+    return np.full(size, wire.MISSING_BITS, dtype=np.uint32).view(np.float32)
 
 
 def _as_float32(value: float) -> float:
     """Beyond float32's range is infinite, without NumPy's warning."""
-    return math.copysign(math.inf, value) if abs(value) > 3.4028234e38 else value
+    return math.copysign(math.inf, value) if abs(value) > _MOST else value

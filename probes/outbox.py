@@ -7,8 +7,10 @@ interpreter's lock, so neither waits for the other.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from lossguard.probes import wire
 from lossguard.probes.transfer import Arrival, Values
 from lossguard.probes.wire import SKIP_GRAD_NORM, SKIP_LOSS, SKIP_NONFINITE, SKIP_SCALER
+from lossguard.probes.zoomed import Zoomed
 
 _MAX_BYTES = 32 << 20
 _MAX_STEPS = 4096
@@ -23,12 +26,12 @@ _MAX_WORDS = 4096
 _KEPT_COUNTS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """One step: ``host`` values are known, ``arrival`` brings those of the device.
 
     ``factors`` multiply the device's values from ``factors_at`` on (norm to RMS, count to share).
-    ``skip_index`` is the place of ``skipped`` among the device's values, or -1.
+    ``skip_index`` is the place of ``skipped`` among the device's values, or -1; ``known`` are
+    places among them, and what the host knows to belong there.
     """
 
     step: int
@@ -41,6 +44,9 @@ class Measured:
     factors_at: int
     skip_index: int
     counts_as_update: bool
+    known: Sequence[tuple[int, float]] = ()
+    clipped: tuple[int, int, int] | None = None
+    """Places of the clipping bound and its coefficient in ``host``, of the norm on the device."""
 
     def read(self) -> tuple[Values, bool]:
         """All values in the order of the layout, and whether the update took effect."""
@@ -49,8 +55,18 @@ class Measured:
         device = self.arrival.read()
         if self.factors.size:
             device[self.factors_at : self.factors_at + self.factors.size] *= self.factors
+        for place, value in self.known:
+            device[place] = value
+        if self.clipped is not None:
+            self._note_coefficient(*self.clipped, device)
         skipped = self.skip_index >= 0 and device[self.skip_index] > 0
         return np.concatenate([self.host, device]), self.counts_as_update and not skipped
+
+    def _note_coefficient(self, bound: int, coefficient: int, norm: int, device: Values) -> None:
+        """What torch multiplies the gradients by; the norm is not known before this."""
+        max_norm, total = float(self.host[bound]), float(device[norm])
+        if max_norm == max_norm and total == total:
+            self.host[coefficient] = min(1.0, max_norm / (total + 1e-6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +95,13 @@ class Parcel:
 class Outbox:
     """Bounded queues between the training thread and the link.
 
-    ``put`` and ``say`` belong to the training thread, the rest to the link's.
+    ``put`` belongs to the training thread, ``say`` to both, the rest to the link's.
     """
 
     def __init__(self, run: str, rank: int) -> None:
         self._run = run
         self._rank = rank
-        self._measured: deque[Measured | Lost | Restored] = deque()
+        self._measured: deque[Measured | Lost | Restored | Zoomed] = deque()
         self._applied_at: dict[int, int] = {0: 0}
         self._limit = _MAX_STEPS
         self.words: deque[wire.Message] = deque(maxlen=_MAX_WORDS)
@@ -109,7 +125,7 @@ class Outbox:
         """Measurements dropped since the start, whatever the reason."""
         return self._dropped_by_loop + self._dropped_by_link
 
-    def put(self, item: Measured | Lost | Restored) -> None:
+    def put(self, item: Measured | Lost | Restored | Zoomed) -> None:
         """Never waits."""
         self._dropped_by_loop += isinstance(item, Lost)
         self._measured.append(item)
@@ -137,6 +153,11 @@ class Outbox:
                     self._measured.appendleft(item)
                     break
                 self._pack(item)
+            elif isinstance(item, Zoomed):
+                if not wait and not item.arrival.ready():
+                    self._measured.appendleft(item)
+                    break
+                self.say(item.told())
             elif isinstance(item, Lost):
                 self._count(item.step, True)
             else:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossguard.probes.pieces import FLOATS, by_steps, every, is_measurable
 
-NAMES = ("output_entropy", "top_token_share", "target_top_share", "logit_z")
+NAMES = ("output_entropy", "top_token_share", "target_top_share", "logit_z", "eos_share")
 
 _ROWS = 256
 _FEWEST_ROWS = 16
@@ -25,7 +25,9 @@ class OutputStatistics:
     measured. About 25 kernels on at most 4 M elements, and no synchronisation.
     """
 
-    def __init__(self, missing: Tensor) -> None:
+    def __init__(self, missing: Tensor, eos_id: int | None = None) -> None:
+        self.eos_id = eos_id
+        """The class that ends a text, where one is known."""
         self._missing = missing
         self._seen: Tensor | None = None
 
@@ -41,10 +43,10 @@ class OutputStatistics:
         rows, classes = _positions(logits.detach(), target.detach())
         if rows.shape[1] < 2:
             return
-        self._seen = _statistics(rows, classes, ignore_index, self._missing)
+        self._seen = _statistics(rows, classes, ignore_index, self.eos_id, self._missing)
 
     def take(self) -> Tensor | None:
-        """The four numbers of ``NAMES``, float32, shape ``(4,)``; None when nothing was seen."""
+        """The numbers of ``NAMES``, float32, shape ``(5,)``; None when nothing was seen."""
         seen, self._seen = self._seen, None
         return seen
 
@@ -68,7 +70,9 @@ def _positions(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return rows, classes.reshape(-1).to(torch.int64)
 
 
-def _statistics(rows: Tensor, target: Tensor, ignore_index: int, missing: Tensor) -> Tensor:
+def _statistics(
+    rows: Tensor, target: Tensor, ignore_index: int, eos_id: int | None, missing: Tensor
+) -> Tensor:
     num_classes = rows.shape[1]
     counts = target != ignore_index
     number = counts.sum(dtype=torch.float32)
@@ -82,7 +86,10 @@ def _statistics(rows: Tensor, target: Tensor, ignore_index: int, missing: Tensor
     classes = torch.stack([top.indices, target])
     same = (classes.unsqueeze(2) == classes.unsqueeze(1)) & counts
     shared = torch.where(counts, same.sum(2, dtype=torch.float32), 0.0).amax(1)
-    sums = torch.where(counts, torch.stack([entropy, log_sum.abs()]), 0.0).sum(1)
-    (predicted, targeted), (uncertainty, size) = shared.unbind(), sums.unbind()
-    found = torch.stack([uncertainty, predicted, targeted, size]) / number
-    return torch.where(number > 0, found, missing)
+    totals = torch.where(counts, torch.stack([entropy, log_sum.abs()]), 0.0).sum(1)
+    (predicted, targeted), (uncertainty, size) = shared.unbind(), totals.unbind()
+    sums = [uncertainty, predicted, targeted, size]
+    if eos_id is not None:
+        sums.append(((top.indices == eos_id) & counts).sum(dtype=torch.float32))
+    found = torch.where(number > 0, torch.stack(sums) / number, missing)
+    return found if eos_id is not None else torch.cat([found, missing.reshape(1)])

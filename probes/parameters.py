@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 T = TypeVar("T")
+
+
+class Groups(Protocol):
+    """An optimizer, or all those of one training together."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.")
 
@@ -24,7 +32,7 @@ def plain_name(name: str) -> str:
     return name.removeprefix("module.")
 
 
-def optimizer_parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+def optimizer_parameters(optimizer: Groups) -> list[torch.Tensor]:
     """Every parameter an optimizer updates, each once, in its own order."""
     seen: dict[int, torch.Tensor] = {}
     for group in optimizer.param_groups:
@@ -34,17 +42,20 @@ def optimizer_parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]
 
 
 def named_parameters(
-    model: nn.Module | None, optimizer: torch.optim.Optimizer
+    model: nn.Module | None, groups: Groups, others: Mapping[str, nn.Module] | None = None
 ) -> list[tuple[str, torch.Tensor]]:
-    """What the optimizer updates, in the model's order (forward, by convention) and with its names.
+    """What the optimizers update, in the model's order (forward, by convention), with its names.
 
-    Parameters that no model knows come last, as ``param.<i>``.
+    Then what they update of ``others``, the name of the module before that of the parameter.
+    Parameters that no module knows come last, as ``param.<i>``.
     """
-    owned = {id(p): p for p in optimizer_parameters(optimizer)}
+    owned = {id(p): p for p in optimizer_parameters(groups)}
     named: list[tuple[str, torch.Tensor]] = []
-    for name, parameter in model.named_parameters() if model is not None else ():
-        if owned.pop(id(parameter), None) is not None:
-            named.append((plain_name(name), parameter))
+    for prefix, module in {"": model, **(others or {})}.items():
+        for name, parameter in module.named_parameters() if module is not None else ():
+            if owned.pop(id(parameter), None) is not None:
+                name = plain_name(name)
+                named.append((f"{prefix}.{name}" if prefix else name, parameter))
     named += [(f"param.{i}", p) for i, p in enumerate(owned.values())]
     return named
 

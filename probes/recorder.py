@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,15 +12,20 @@ from torch import Tensor
 from lossguard.probes import wire
 from lossguard.probes.evaluation import Evaluated
 from lossguard.probes.measurement import NO_FACTORS, Measurement, Names, Scaled
-from lossguard.probes.outbox import Measured
+from lossguard.probes.outbox import Measured, Outbox
 from lossguard.probes.parameters import named_parameters, watched_modules
 from lossguard.probes.senses import Heard, Senses
+from lossguard.probes.sharded import holders
+from lossguard.probes.sharded_flat import flat_holders
 from lossguard.probes.shield import Shield
 from lossguard.probes.training_state import TrainingState
+from lossguard.probes.zoom import Zoom
+from lossguard.probes.zoomed import Zoomed
 
 log = logging.getLogger("lossguard")
 
 _MAX_LOGGED = 1000
+_MAX_KINDS = 8
 
 
 class Recorder:
@@ -31,26 +35,51 @@ class Recorder:
     """
 
     def __init__(self, state: TrainingState, hello: wire.Hello, shield: Shield) -> None:
-        named = named_parameters(state.model, state.optimizer)
-        if not named:
-            raise ValueError("the optimizer has no parameters")
+        named = _named(state)
         parameters = [p for _, p in named]
         modules = watched_modules(state.model) if state.model is not None else []
         self._state = state
+        self._hello = hello
+        self.parameters = parameters
+        """In the order of their names."""
+        self._hello = hello
         self._shield = shield
         self.device = _main_device(parameters)
         self.senses = Senses(state.model, parameters, [m for _, m in modules], self.device, shield)
+        self._modules = [n for n, _ in modules]
+        self._measurement = self._name_all(named)
+        self.senses.outputs.eos_id = state.eos_id if state.eos_id is not None else _eos_id(state)
+        self._said_kinds = 0
+        self._said_kind = ""
+        self._zoom = Zoom(state.model, hello, self.device, self._bad_metric, self.senses.in_silence)
+        self.senses.on_inputs = self._zoom.hold
+        self.logged: dict[str, float] = {}
+        self._logged_names: set[str] = set()
+
+    @property
+    def values_per_step(self) -> int:
+        """Of the device."""
+        return self._measurement.size
+
+    def _name_all(self, named: Sequence[tuple[str, Tensor]]) -> Measurement:
+        flat = flat_holders([] if self._state.model is None else [self._state.model])
         names = Names(
             parameters=[n for n, _ in named],
-            modules=[n for n, _ in modules],
+            modules=self._modules,
             zeros=self.senses.units.zero_names,
             saturated=self.senses.units.saturated_names,
             updated=[named[i][0] for i in self.senses.weights.watched],
+            holders={n: ranks for n, p in named if (ranks := holders(p) or flat.get(id(p)))},
         )
-        self._measurement = Measurement(hello.run, hello.rank, names, self.device)
-        self.values_per_step = self._measurement.size
-        self.logged: dict[str, float] = {}
-        self._logged_names: set[str] = set()
+        return Measurement(self._hello.run, self._hello.rank, names, self.device)
+
+    def watch_anew(self) -> None:
+        """The script updates other parameters now: measure those."""
+        named = _named(self._state)
+        self.parameters = [p for _, p in named]
+        self.senses.watch(self.parameters)
+        before, self._measurement = self._measurement, self._name_all(named)
+        self._measurement.go_on_from(before)
 
     def log(self, name: str, value: float) -> None:
         """A number of the script's own, to travel with the next step."""
@@ -61,6 +90,10 @@ class Recorder:
             self._logged_names.add(name)
         self.logged[name] = value
 
+    def has_logged(self, name: str) -> bool:
+        """Whether the script has ever reported it."""
+        return name in self._logged_names
+
     def record(
         self, step: int, now: float, heard: Heard, code: Tensor, host: Mapping[str, float | None]
     ) -> Measured | None:
@@ -68,23 +101,54 @@ class Recorder:
 
         ``code`` is what ``skipped`` says (0-d); ``host`` is known without the senses.
         """
-        sampled = self.senses.take_sample() if self.senses.is_sampled else None
+        optimizers = self._state.optimizers
+        sampled = self.senses.take_sample(optimizers) if self.senses.is_sampled else None
         gradient_norms, total = heard.norms or (None, None)
         validation, validated = self._validation(heard.evaluated)
         plain = {
-            "loss": heard.loss,
-            "grad_norm": total,
+            "loss": self._own("loss", heard.loss),
+            "grad_norm": self._own("grad_norm", total),
             "loss_scale": getattr(self._state.scaler, "_scale", None),
             "skipped": code,
             "val_loss": validation,
             "input_top_share": heard.inputs.top_share,
             "input_distinct_share": heard.inputs.distinct_share,
             "input_absmax": heard.inputs.absmax,
+            "input_mean": heard.inputs.mean,
+            "input_fingerprint": heard.inputs.fingerprint,
+            "loss_scale_growth": getattr(self._state.scaler, "_growth_tracker", None),
         }
         assembled = self._measurement.assemble(plain, gradient_norms, heard.activations, sampled)
         logged, self.logged = self.logged, {}
         known = {**host, **heard.host, **validated, **logged}
         return self._measurement.pack(step, now, assembled, known, counts_as_update=True)
+
+    def say_kind(self, step: int, outbox: Outbox) -> None:
+        """Type and shape of what the model is fed, when it is of another type than before."""
+        kind = self.senses.inputs.kind
+        if kind == self._said_kind or self._said_kinds >= _MAX_KINDS:
+            return
+        self._said_kind = kind
+        self._said_kinds += 1
+        self._say(step, "input", f"the model is fed {kind}", outbox)
+
+    def _say(self, step: int, kind: str, message: str, outbox: Outbox) -> None:
+        run, rank = self._hello.run, self._hello.rank
+        outbox.say(wire.Event(run=run, rank=rank, step=step, kind=kind, message=message))
+
+    def look_closer(self, step: int, measured: Measured | None, outbox: Outbox) -> None:
+        """Where something is not finite: find the first module to blame, and say what was found."""
+        self.say_kind(step, outbox)
+        if not self._state.optimizers:  # the weights are others already
+            return
+        found = self._shield.call("zoom", self._zoom.look, step, measured)
+        if isinstance(found, Zoomed):
+            outbox.put(found)
+        elif found:
+            self._say(step, "not_zoomed", found, outbox)
+
+    def _bad_metric(self, measured: Measured) -> str | None:
+        return self._measurement.bad_metric(measured)
 
     def record_rest(self, step: int) -> Measured | None:
         """What came after the last step, an evaluation or logged numbers; None without any."""
@@ -98,22 +162,32 @@ class Recorder:
         known = {**validated, **logged}
         return self._measurement.pack(step, now, assembled, known, counts_as_update=False)
 
+    def _own(self, name: str, heard: Tensor | None) -> Tensor | None:
+        """What the script has logged under this name, before what was heard."""
+        own = self.logged.get(name)
+        return heard if own is None else self._measurement.filled(own)
+
     def _validation(self, found: Evaluated) -> tuple[Tensor | None, dict[str, float | None]]:
         """The validation loss, the script's own before the one that was heard; and what goes with
         it."""
-        loss = found.loss
-        if (own := self.logged.get("val_loss")) is not None:
-            loss = self._measurement.filled(own)
+        loss = self._own("val_loss", found.loss)
         return loss, {} if loss is None else {"eval_in_training": found.share_in_training}
+
+
+def _named(state: TrainingState) -> list[tuple[str, Tensor]]:
+    named = named_parameters(state.model, state, state.others)
+    if not named:
+        raise ValueError("there are no parameters to watch")
+    return named
+
+
+def _eos_id(state: TrainingState) -> int | None:
+    """Where the model says so itself, as those of Hugging Face do."""
+    found = getattr(getattr(state.model, "config", None), "eos_token_id", None)
+    return found if isinstance(found, int) else None
 
 
 def _main_device(parameters: list[Tensor]) -> torch.device:
     """Where the values of a step come together: bringing them to the CPU would wait for each."""
     devices = [p.device for p in parameters]
     return next((device for device in devices if device.type != "cpu"), devices[0])
-
-
-def inverse_scale(optimizer: Any) -> Tensor | None:
-    """1 / loss scale, where GradScaler leaves the un-scaling to a fused kernel."""
-    scale = getattr(optimizer, "grad_scale", None)
-    return scale.reciprocal() if isinstance(scale, Tensor) else None

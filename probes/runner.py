@@ -2,135 +2,114 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import builtins
 import logging
+import os
 import runpy
 import sys
 import types
-import weakref
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lossguard.probes import leaving, startup, tracebacks
 
 if TYPE_CHECKING:
     from lossguard.policy_choice import ChosenPolicy
-
-log = logging.getLogger("lossguard")
-
-
-class _WhenTorchIsImported(importlib.abc.MetaPathFinder):
-    """Runs ``then`` once torch's import has finished, in whatever way the script imports it.
-
-    The script may set environment variables before it imports torch, so we must not be first.
-    """
-
-    def __init__(self, then: Any) -> None:
-        self._then = then
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: types.ModuleType | None = None,
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("torch")
-        if spec is not None and spec.loader is not None:
-            run_module = spec.loader.exec_module
-
-            def exec_module(module: types.ModuleType) -> None:
-                run_module(module)
-                self._then()
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
 
 
 def watch_by_itself(policy: ChosenPolicy, name: str | None) -> None:
     """Attach to the first optimizer that steps, once the script has imported torch."""
 
     def then() -> None:
-        try:
-            _attach_at_first_step(policy, name)
-        except Exception as error:
-            log.error("lossguard could not watch (%s); training goes on", error)
+        from lossguard.probes.self_attaching import watch_what_trains
 
-    if "torch" in sys.modules:
-        then()
-    else:
-        sys.meta_path.insert(0, _WhenTorchIsImported(then))
+        watch_what_trains(lambda: policy, name)
+
+    startup.when_torch_is_imported(then)
 
 
-def _attach_at_first_step(policy: ChosenPolicy, name: str | None) -> None:
-    import torch
-    from torch.optim.optimizer import register_optimizer_step_pre_hook
+def narrate() -> None:
+    """What Lossguard has to say goes to stderr, one line each; the script's logging is its own.
 
-    from lossguard.probes import patches
-    from lossguard.probes.discover import model_of
-    from lossguard.probes.first_step import FirstStep
-    from lossguard.probes.guard import attach
-    from lossguard.probes.schedules import schedulers_of
+    The end of a traceback that nobody caught is shown without what it owes to us. Idempotent.
+    """
+    log = logging.getLogger("lossguard")
+    if any(type(handler) is _Narrator for handler in log.handlers):
+        return
+    handler = _Narrator(sys.stderr)
+    handler.setFormatter(logging.Formatter("lossguard: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    tracebacks.show_without_ours()
 
-    first = FirstStep()
-    patches.listen(first)
-    watched: Any = None
-    guard: Any = None
 
-    def before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-        nonlocal watched, guard
-        if watched is not None:
-            if optimizer is not watched() and guard is not None:
-                guard, told = None, guard
-                told.only_observe("another optimizer steps in this process, and is not watched")
-            return
-        watched = weakref.ref(optimizer)
-        try:
-            # The instance hooks that `attach` registers now still run for this very step.
-            guard = attach(
-                model_of(optimizer),
-                optimizer,
-                scheduler=schedulers_of(optimizer),
-                scaler=first.scaler,
-                policy=policy,
-                name=name,
-            )
-            guard.take_over(first.tap, gradients_were_clipped=first.clipped)
-        except Exception as error:
-            log.error("lossguard could not attach (%s); training goes on, unwatched", error)
-        finally:  # not before: torch is changed once, and back at the end
-            patches.stop_listening(first)
+class _Narrator(logging.StreamHandler):  # type: ignore[type-arg]
+    """Ours, and nobody else's."""
 
-    # torch's own way to say torch.compiler.disable without importing the compiler yet.
-    outside = getattr(torch, "_disable_dynamo", torch.compiler.disable)
-    register_optimizer_step_pre_hook(outside(before_step))
+
+def run(script: str, arguments: Sequence[str], *, is_module: bool) -> None:
+    """A script, or with ``is_module`` a module, to its end.
+
+    What it raises, and how the process ends by that, are those of a plain run.
+    """
+    try:
+        (run_module if is_module else run_script)(script, arguments)
+    except SystemExit as end:
+        leaving.exit_code_of_script = leaving.code_of(end)
+        raise
 
 
 def run_script(script: str, arguments: Sequence[str]) -> None:
-    """``python script arguments`` in this process: ``sys.argv``, ``sys.path[0]``, ``__main__``."""
-    path = Path(script).absolute()
+    """``python script arguments`` in this process: ``sys.argv``, ``sys.path[0]``, ``__main__``.
+
+    Of a folder or a zip file ``__main__.py`` is run, as Python does.
+    """
     sys.argv = [script, *arguments]
+    path = os.path.join(os.getcwd(), script)
+    if _is_application(script):
+        sys.path[0] = path
+        _become_main(None)
+        runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]
+        return
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = str(path.resolve().parent)
+        sys.path[0] = str(Path(path).resolve().parent)
     try:
-        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
     except SyntaxError as error:  # Python shows it without a traceback: no frame has run
         sys.excepthook(type(error), error.with_traceback(None), None)
         sys.exit(1)
-    main = types.ModuleType("__main__")
-    main.__dict__.update(
-        __file__=str(path), __builtins__=__builtins__, __spec__=None, __cached__=None, __doc__=None
-    )
-    sys.modules["__main__"] = main
-    exec(code, main.__dict__)
+    exec(code, _become_main(path).__dict__)
 
 
 def run_module(module: str, arguments: Sequence[str]) -> None:
     """``python -m module arguments`` in this process."""
-    sys.argv = [module, *arguments]
+    sys.argv = ["-m", *arguments]  # so it is while the module is looked for
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = str(Path.cwd())
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    _become_main(None)
+    runpy._run_module_as_main(module)  # type: ignore[attr-defined]
+
+
+def _is_application(script: str) -> bool:
+    if script.endswith(".py"):
+        return False
+    import zipfile
+
+    return os.path.isdir(script) or zipfile.is_zipfile(script)
+
+
+def _become_main(path: str | None) -> types.ModuleType:
+    """A new ``__main__``, with what Python itself would put there."""
+    main = types.ModuleType("__main__")
+    if sys.version_info < (3, 14):
+        main.__annotations__ = {}
+    main.__dict__["__builtins__"] = builtins
+    if path is not None:
+        main.__dict__.update(
+            __file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path)
+        )
+    sys.modules["__main__"] = main
+    return main

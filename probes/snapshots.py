@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.learning_rate import rate_on_host
 from lossguard.probes.training_state import TrainingState, captured_bytes
@@ -14,12 +16,16 @@ from lossguard.probes.training_state import TrainingState, captured_bytes
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state after the update of ``step``. ``learning_rates``: one per group, None on device."""
+    """The state after the update of ``step``. ``learning_rates``: one per group, None on device.
+
+    ``ready`` is a CUDA event after which another thread may read it; None: at once.
+    """
 
     step: int
     kept: dict[str, Any]
     bytes: int
     learning_rates: tuple[float | None, ...]
+    ready: Any = None
 
 
 class SnapshotRing:
@@ -63,13 +69,7 @@ class SnapshotRing:
     def take(self, step: int, step_time_s: float) -> Snapshot:
         """Capture the state after ``step``. Raises MemoryError when one alone breaks the budget."""
         begun = time.perf_counter()
-        self._require_fit(self._state.live_bytes())
-        kept = self._state.capture()
-        size = captured_bytes(kept)
-        self._require_fit(size)
-        groups = self._state.optimizer.param_groups
-        rates = tuple(rate_on_host(group.get("lr")) for group in groups)
-        snapshot = Snapshot(step, kept, size, rates)
+        snapshot = self.capture(step)
         self._ring = [kept for kept in self._ring if kept.step < step]
         self._ring.append(snapshot)
         while len(self._ring) > self._capacity or self._bytes() > self._budget:
@@ -78,6 +78,15 @@ class SnapshotRing:
         rare = self._cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
         self._next_step = step + max(self._min_interval, math.ceil(rare))
         return snapshot
+
+    def capture(self, step: int) -> Snapshot:
+        """A snapshot that is not kept here. Raises MemoryError like ``take``."""
+        self._require_fit(self._state.live_bytes())
+        kept = self._state.capture()
+        size = captured_bytes(kept)
+        self._require_fit(size)
+        rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
+        return Snapshot(step, kept, size, rates, _copies_done())
 
     def _require_fit(self, size: int) -> None:
         if size > self._budget:
@@ -95,10 +104,11 @@ class SnapshotRing:
         ratios = [(ages[i - 1] + 1) / (ages[i + 1] + 1) for i in range(1, len(ages) - 1)]
         return 1 + ratios.index(min(ratios))
 
-    def newest_before(self, step: int) -> Snapshot | None:
-        """The newest snapshot of a step at or before ``step``, or None."""
+    def newest_before(self, step: int, deeper: int = 0) -> Snapshot | None:
+        """The newest snapshot of a step at or before ``step``, or one that is ``deeper`` places
+        older, as far as there are any; None where there is none."""
         fitting = [snapshot for snapshot in self._ring if snapshot.step <= step]
-        return fitting[-1] if fitting else None
+        return fitting[max(0, len(fitting) - 1 - deeper)] if fitting else None
 
     def restore(self, snapshot: Snapshot, *, random_generators: bool) -> None:
         """Go back to ``snapshot`` and drop those after it: they are of the undone past."""
@@ -108,3 +118,12 @@ class SnapshotRing:
     def clear(self) -> None:
         """Let go of all."""
         self._ring = []
+
+
+def _copies_done() -> Any:
+    """An event behind the copies that were just queued; None where nothing is queued."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event

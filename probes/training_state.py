@@ -1,14 +1,12 @@
 """Everything a rollback must bring back: captured as copies, restored in place.
 
-Model parameters and buffers, optimizer state and hyper-parameters, schedulers, GradScaler,
+Model parameters and buffers, state and hyper-parameters of every optimizer, schedulers, GradScaler,
 whatever the user named in ``extra`` (an EMA, a sampler), and the random generators.
 """
 
 from __future__ import annotations
 
 import copy
-import random
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,26 +14,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossguard.probes.optimizer_state import capture_optimizer, restore_optimizer
 from lossguard.probes.parameters import optimizer_parameters
+from lossguard.probes.random_state import capture_random, restore_random
 from lossguard.probes.tensors import back_in_place, size_bytes, to_host
 
 
 @dataclass
 class TrainingState:
-    """The live objects of one training loop."""
+    """The live objects of one training loop.
+
+    ``others`` are models beside the main one, by name; ``loose`` are parameters that the script
+    updates without an optimizer.
+    """
 
     model: nn.Module | None
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     schedulers: Sequence[Any] = ()
     scaler: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    loose: Sequence[Tensor] = ()
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    eos_id: int | None = None
+    """The class that ends a text, for the share of it among the predictions."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all optimizers, and one of the loose parameters where there are any."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        return [*groups, {"params": self.loose}] if self.loose else groups
+
+    def ids_in_models(self) -> set[int]:
+        """Of all parameters of the models, also of those that are not trained now."""
+        models = [m for m in (self.model, *self.others.values()) if m is not None]
+        return {id(p) for model in models for p in model.parameters()}
 
     @torch.no_grad()
     def capture(self) -> dict[str, Any]:
         """A copy in host memory. Costs one pass over the bytes; queued, not awaited, on CUDA."""
         return {
             "model": to_host(self._model_tensors()),
-            "optimizer": _capture_optimizer(self.optimizer),
+            "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
             "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
             "scaler": to_host(_scaler_tensors(self.scaler)),
             "extra": {name: _capture_extra(thing) for name, thing in self.extra.items()},
@@ -53,7 +72,8 @@ class TrainingState:
         live = self._model_tensors()
         self._check(live, kept)
         back_in_place(live, kept["model"])
-        _restore_optimizer(self.optimizer, kept["optimizer"])
+        for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
+            restore_optimizer(optimizer, state)
         for scheduler, state in zip(self.schedulers, kept["schedulers"], strict=True):
             scheduler.load_state_dict(copy.deepcopy(state))
         _restore_scaler(self.scaler, kept["scaler"])
@@ -64,15 +84,18 @@ class TrainingState:
 
     def live_bytes(self) -> int:
         """What a capture would take at least [bytes]; nothing is copied."""
-        return size_bytes(self._model_tensors()) + size_bytes(list(self.optimizer.state.values()))
+        states = [list(optimizer.state.values()) for optimizer in self.optimizers]
+        return size_bytes(self._model_tensors()) + size_bytes(states)
 
     def _model_tensors(self) -> dict[str, Tensor]:
         if self.model is None:
-            owned = optimizer_parameters(self.optimizer)
+            owned = optimizer_parameters(self)
             return {f"param.{i}": p.detach() for i, p in enumerate(owned)}
-        tensors = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        tensors = _tensors_of(self.model)
+        for prefix, module in self.others.items():
+            tensors |= {f"{prefix}.{name}": t for name, t in _tensors_of(module).items()}
         known = {id(t) for t in tensors.values()}
-        for i, parameter in enumerate(optimizer_parameters(self.optimizer)):
+        for i, parameter in enumerate(optimizer_parameters(self)):
             if id(parameter) not in known:
                 tensors[f"param.{i}"] = parameter
         return {name: tensor.detach() for name, tensor in tensors.items()}
@@ -83,8 +106,8 @@ class TrainingState:
         if then != now:
             changed = sorted(set(then.items()) ^ set(now.items()))[:3]
             raise ValueError(f"the model changed its shape since the snapshot: {changed}")
-        groups = [len(group["params"]) for group in self.optimizer.param_groups]
-        if groups != [group["size"] for group in kept["optimizer"]["groups"]]:
+        groups = [[len(group["params"]) for group in o.param_groups] for o in self.optimizers]
+        if groups != [[group["size"] for group in o["groups"]] for o in kept["optimizers"]]:
             raise ValueError(f"the optimizer changed its groups since the snapshot: {groups}")
         if len(self.schedulers) != len(kept["schedulers"]):
             raise ValueError("the number of schedulers changed since the snapshot")
@@ -94,49 +117,8 @@ class TrainingState:
                 raise ValueError(f"extra[{name!r}] changed its shape since the snapshot")
 
 
-def _capture_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {
-        "groups": [
-            {"size": len(group["params"])}
-            | {key: to_host(value) for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
-        ],
-        "state": [
-            to_host(dict(optimizer.state[p])) if p in optimizer.state else None
-            for group in optimizer.param_groups
-            for p in group["params"]
-        ],
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
-    states = iter(kept["state"])
-    for group, saved in zip(optimizer.param_groups, kept["groups"], strict=True):
-        for key, value in saved.items():
-            if key != "size":
-                group[key] = back_in_place(group.get(key), value)
-        for parameter in group["params"]:
-            state = next(states)
-            if state is None:
-                optimizer.state.pop(parameter, None)
-                continue
-            live = dict(optimizer.state.get(parameter, {}))
-            fresh = back_in_place(live, state)
-            optimizer.state[parameter] = {
-                key: value if key in live else _where_it_belongs(value, parameter, group)
-                for key, value in fresh.items()
-            }
-
-
-def _where_it_belongs(value: Any, parameter: Tensor, group: Mapping[str, Any]) -> Any:
-    """State that did not exist any more: to the parameter's device, as ``load_state_dict`` does.
-
-    A step count stays on the host, unless a kernel reads it.
-    """
-    on_device = value.dim() > 0 if isinstance(value, Tensor) else False
-    if isinstance(value, Tensor) and (on_device or group.get("fused") or group.get("capturable")):
-        return value.to(parameter.device)
-    return value
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
 def _scaler_tensors(scaler: Any) -> dict[str, Any]:
@@ -176,30 +158,6 @@ def _restore_extra(thing: Any, kept: Any) -> None:
         thing[:] = back_in_place(thing, kept)
     else:
         thing.load_state_dict(copy.deepcopy(kept))
-
-
-def capture_random() -> dict[str, Any]:
-    """The state of every random generator in use: Python, NumPy, torch, each CUDA device."""
-    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if "numpy" in sys.modules:
-        import numpy as np
-
-        state["numpy"] = np.random.get_state()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_random(state: Mapping[str, Any]) -> None:
-    """Turn every generator back to ``capture_random()``."""
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
-    if "numpy" in state:
-        import numpy as np
-
-        np.random.set_state(state["numpy"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def captured_bytes(kept: Mapping[str, Any]) -> int:

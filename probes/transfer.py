@@ -17,7 +17,11 @@ class Arrival(Protocol):
     """Values on their way to the host."""
 
     def ready(self) -> bool: ...
-    def read(self) -> Values: ...
+    def read(self) -> Values:
+        """Once, when ready; else it waits."""
+
+    def peek(self, begin: int, end: int) -> Values:
+        """Some of them, when ready; ``read`` may have been called, but not long ago."""
 
 
 class Transfer(Protocol):
@@ -38,6 +42,9 @@ class _Arrived:
 
     def read(self) -> Values:
         return self._values
+
+    def peek(self, begin: int, end: int) -> Values:
+        return self._values[begin:end]
 
 
 class HostTransfer:
@@ -65,6 +72,10 @@ class _Pinned:
         self.event.synchronize()  # in the reader's thread, and only at the very end of a run
         values: Values = self.buffer.numpy()[: self.used].copy()
         self._free.append(self)
+        return values
+
+    def peek(self, begin: int, end: int) -> Values:
+        values: Values = self.buffer.numpy()[begin:end]
         return values
 
 

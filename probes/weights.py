@@ -10,9 +10,10 @@ from torch import Tensor
 from lossguard.probes.gradients import norms_of
 from lossguard.probes.parameters import evenly
 from lossguard.probes.pieces import thinned
+from lossguard.probes.sharded import local_part
 
 _MOST = 64
-_LOOKED_AT = 1 << 14
+_LOOKED_AT = 1 << 12
 
 
 def watched_weights(parameters: Sequence[Tensor]) -> list[int]:
@@ -30,7 +31,7 @@ class Weights:
     """Norms of all weights, and the ratio of update to weight of up to 64.
 
     ``norms()`` costs one ``torch._foreach_norm`` and a stack. A ratio costs a copy of at most
-    16,384 elements of each watched parameter, evenly spread (4 MiB for 64 of them in
+    4,096 elements of each watched parameter, evenly spread (1 MiB for 64 of them in
     float32), from before the update until after it, and two foreach passes over them. Of a sharded
     parameter the local part counts. Nothing synchronises.
     """
@@ -47,7 +48,7 @@ class Weights:
     @torch.no_grad()
     def norms(self) -> Tensor:
         """L2 norm of each parameter, float32, shape ``(n,)``."""
-        local = [_local(p) for p in self._parameters]
+        local = [local_part(p) for p in self._parameters]
         return torch.stack(norms_of(local, self._missing.device))
 
     @torch.no_grad()
@@ -81,10 +82,4 @@ class Weights:
         return ratios
 
     def _thinned(self) -> list[Tensor]:
-        return [thinned(_local(p).detach(), _LOOKED_AT) for p in self._watched]
-
-
-def _local(parameter: Tensor) -> Tensor:
-    """This rank's part of a distributed tensor; asking for the whole would communicate."""
-    to_local = getattr(parameter, "to_local", None)
-    return to_local() if to_local is not None else parameter
+        return [thinned(local_part(p).detach(), _LOOKED_AT) for p in self._watched]

@@ -24,6 +24,13 @@ so that a NaN that *was* measured stays a NaN."""
 MAX_FRAME_BYTES = 1 << 20
 """No frame is larger (``ZMQ_MAXMSGSIZE``)."""
 
+WHOLE = -1
+"""A value is of the whole, not of the part that lies on the rank."""
+
+OF_FAMILY = -2
+"""A value is the norm of what lies on the rank, of whole and of cut tensors: for the norm of all,
+the family of the same name has to be put together."""
+
 Action = Literal[
     "skip", "rollback", "lower_lr", "reset_moments", "set_clip", "set_loss_scale",
     "checkpoint", "dump_stacks", "stop", "ack", "mute",
@@ -72,6 +79,10 @@ class Layout(Message, tag="layout", frozen=True, kw_only=True):
     rank: int
     layout: int
     names: list[str]
+    holders: list[list[int]] = []
+    """Groups of ranks: what all of a group measure are norms of the parts of the same tensors."""
+    held_by: list[int] = []
+    """Of each value its group in ``holders``, or ``WHOLE``, or ``OF_FAMILY``. Empty: all whole."""
 
 
 class Step(Message, tag="step", frozen=True, kw_only=True, gc=False):
@@ -153,6 +164,8 @@ class Limits(Message, tag="limits", frozen=True, kw_only=True):
     version: int
     grad_norm: float | None = None
     loss: float | None = None
+    proven_step: int = -1
+    """The newest step that has proven good by what came after it; -1 is none."""
 
 
 class Command(Message, tag="command", frozen=True, kw_only=True):

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agent", "detectors", "probes", "tui")
+STARTUP = "lossguard-startup.pth"
 
 
 def build(source: Path, target: str, folder: Path) -> Path:
@@ -78,9 +80,10 @@ def run(code: str, folder: Path, installed: Path) -> str:
 
 
 def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: Path) -> None:
-    """No top-level ``agent`` or ``probes``, no tests; and nothing is lost behind a link."""
+    """No top-level ``agent`` or ``probes``, no tests; and nothing is lost behind a link. Beside
+    the package lies what Python reads at its start."""
     information = {name for name in files_in(wheel) if ".dist-info/" in name}
-    assert files_in(wheel) - information == ours()
+    assert files_in(wheel) - information == ours() | {STARTUP}
     assert all(name.startswith("lossguard-") for name in information)
     assert any(name.endswith("licenses/LICENSE") for name in information)
 
@@ -96,6 +99,31 @@ def test_a_wheel_built_from_the_sdist_is_the_same(sdist: Path, wheel: Path, tmp_
     """The sdist holds files in the place of links: pip builds from it what we built."""
     assert not [path for path in sdist.rglob("*") if path.is_symlink()]
     assert files_in(build(sdist, "wheel", tmp_path)) == files_in(wheel)
+
+
+def test_an_editable_install_has_the_start_up_file_too(wheel: Path) -> None:
+    """This environment is one."""
+    (startup,) = (file for file in metadata.files("lossguard") or () if file.name == STARTUP)
+    with zipfile.ZipFile(wheel) as archive:
+        assert Path(str(startup.locate())).read_bytes() == archive.read(STARTUP)
+
+
+@pytest.mark.parametrize(("setting", "armed"), [("1", "True"), ("0", "False")])
+def test_python_arms_itself_where_the_wheel_is_installed(
+    setting: str, armed: str, installed: Path, tmp_path: Path
+) -> None:
+    """As ``site`` treats the folder it is in; and only where the environment asks for it."""
+    code = f"""
+import site, sys
+site.addsitedir({str(installed)!r})
+print(any(type(finder).__name__ == "TorchImport" for finder in sys.meta_path))
+"""
+    environment = {**os.environ, "LOSSGUARD": setting}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{armed}\n", "")
 
 
 def test_the_sdist_has_no_tests(sdist: Path) -> None:

@@ -166,7 +166,7 @@ def watch(train: Callable[[], int]) -> Record:
     """
     with own_surroundings() as home, own_clock():
         agent = AgentSide(home)
-        with patch("lossguard.probes.loop.Link", partial(DirectLink, agent)):
+        with patch("lossguard.probes.watch.Link", partial(DirectLink, agent)):
             begins = train()
         record = agent.close()
     record.begins = begins

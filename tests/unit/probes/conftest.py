@@ -59,4 +59,4 @@ def watch() -> Iterator[Watch]:
 @pytest.fixture
 def no_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops without a thread: for tests that make many, or that give the orders themselves."""
-    monkeypatch.setattr("lossguard.probes.loop.Link", NoLink)
+    monkeypatch.setattr("lossguard.probes.watch.Link", NoLink)

@@ -15,22 +15,25 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 from lossguard.agent.placement import Placement
 from lossguard.detectors import Observation
 from lossguard.policy_choice import choose_policy
-from lossguard.probes import loop as loop_module
-from lossguard.probes import runner, wire
-from lossguard.probes.discover import model_of
+from lossguard.probes import wire
+from lossguard.probes.discover import models_of
 from lossguard.probes.guard import Guard, attach
+from lossguard.probes.living import LOOPS
 from lossguard.probes.loop import Loop
 from lossguard.probes.outbox import Measured
+from lossguard.probes.self_attaching import watch_what_trains
 
 pytestmark = pytest.mark.usefixtures("no_link")
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests" / "support" / "plain_training.py"
 NOT_HERE = {
-    "epoch", "input_absmax",
-    "memory_allocated", "memory_reserved", "memory_total", "gpu_utilization",
+    "epoch", "input_absmax", "input_mean", "eos_share",
+    "memory_allocated", "memory_reserved", "memory_total", "memory_fragmented",
+    "allocator_retries", "gpu_utilization", "gpu_temperature", "gpu_power",
 }  # fmt: skip
-"""A log's, a floating-point model's (``test_inputs.py``), and a GPU's (``test_waiting.py``)."""
+"""A log's, a floating-point model's (``test_inputs.py``), one's that knows how texts end
+(``test_outputs.py``), and a GPU's (``test_waiting.py``)."""
 
 Run = Callable[[], list[Observation]]
 
@@ -64,7 +67,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Runs the script in this process; what its watch has sent. Threads look when asked to."""
     sent: list[Any] = []
     monkeypatch.setattr("lossguard.probes.outbox.Outbox.put", lambda self, item: sent.append(item))
-    before = set(loop_module._loops)
+    before = set(LOOPS)
     created = Loop.__init__
 
     def create(self: Loop, *args: Any, **kwargs: Any) -> None:
@@ -76,13 +79,13 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     def run() -> list[Observation]:
         monkeypatch.setattr("sys.argv", [str(SCRIPT), str(tmp_path / "model.pt")])
         runpy.run_path(str(SCRIPT), run_name="__main__")
-        for loop in set(loop_module._loops) - before:
+        for loop in set(LOOPS) - before:
             assert not loop._shield._off
             loop.close("finished")
         return observations(sent)
 
     yield run
-    for loop in set(loop_module._loops) - before:
+    for loop in set(LOOPS) - before:
         loop.close("closed")
 
 
@@ -95,13 +98,16 @@ def watched(request: pytest.FixtureRequest, script: Run) -> Iterator[Run]:
 
     def run() -> list[Observation]:
         if request.param == "run":
-            runner._attach_at_first_step(choose_policy("observe"), None)
-            return script()
+            armed = watch_what_trains(lambda: choose_policy("observe"), None)
+            try:
+                return script()
+            finally:
+                armed.disarm()
         patch = pytest.MonkeyPatch()
 
         def init(self: Any, params: Any, *args: Any, **kwargs: Any) -> None:
             adam(self, params, *args, **kwargs)
-            guards.append(attach(model_of(self), self, agent="existing"))
+            guards.append(attach(models_of(self)[0], self, agent="existing"))
 
         patch.setattr(torch.optim.AdamW, "__init__", init)
         try:
@@ -129,7 +135,9 @@ def test_every_documented_metric_arrives(watched: Run, capsys: pytest.CaptureFix
     assert list(validations) == [21, 40]
     assert list(validations.values()) == pytest.approx(printed)
     assert [o.values["eval_in_training"] for o in seen if "val_loss" in o.values] == [0.0, 0.0]
-    sampled = {"zero_share", "saturated_share", "weight_norm", "update_ratio"}
+    sampled = {
+        "zero_share", "saturated_share", "weight_norm", "update_ratio", "act_absmax", "adam_ratio",
+    }  # fmt: skip
     assert [o.step for o in seen if sampled & set(o.families)] == [16, 32]
     assert [o.step for o in seen if "output_entropy" in o.values] == [16, 32]
 
@@ -139,7 +147,8 @@ def test_every_step_has_what_is_said_of_every_step(watched: Run) -> None:
     usual = {
         "loss", "grad_norm", "max_norm", "lr", "loss_scale", "skipped", "step_time",
         "train_in_eval", "input_top_share", "input_distinct_share", "input_length", "data_wait",
-        "checkpoint_age",
+        "checkpoint_age", "input_batch", "input_fingerprint", "loss_scale_growth",
+        "clip_coefficient", "forward_time", "backward_time", "optimizer_time",
     }  # fmt: skip
     for observation in watched()[2:40]:
         assert usual <= set(observation.values), observation.step

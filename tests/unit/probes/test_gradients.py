@@ -22,7 +22,9 @@ def measured(params: list[Tensor], inverse: Tensor | None = None) -> tuple[Tenso
     """Norms that are there."""
     norms = GradientNorms(params, CPU, missing_value(CPU)).measure(inverse)
     assert norms is not None
-    return norms
+    each, total = norms
+    assert total is not None
+    return each, total
 
 
 def reference(gradient: Tensor) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, UserDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from lossguard.probes import wire
 from lossguard.probes.inputs import InputStatistics, first_input
-from tests.unit.probes.loops import Records, Tiny, Watch, loss_of, tokens
+from tests.unit.probes.loops import Records, Tiny, Watch, loop_of, loss_of, tokens
 
 pytestmark = pytest.mark.usefixtures("no_link")
 
@@ -19,11 +21,13 @@ NAMES = ("input_top_share", "input_distinct_share", "input_absmax", "input_lengt
 
 
 def looked_at(*forwards: Tensor) -> tuple[float | None, ...]:
-    """The four numbers of a step with these forwards."""
+    """Four of the numbers of a step with these forwards."""
     statistics = InputStatistics()
     for tensor in forwards:
         statistics.look((tensor,), {})
-    return tuple(None if x is None else float(x) for x in statistics.take())
+    found = statistics.take()
+    four = (found.top_share, found.distinct_share, found.absmax, found.length)
+    return tuple(None if x is None else float(x) for x in four)
 
 
 def by_hand(values: list[int]) -> tuple[float, float]:
@@ -156,3 +160,63 @@ def test_data_parallel_wrappers_are_entered(watch: Watch, tmp_path: Any) -> None
     finally:
         distributed.destroy_process_group()
     assert records.of("input_absmax") == [5.0, 5.0]
+
+
+def fed(tensor: Tensor, *, mean: bool = True) -> Any:
+    """What is known of one forward."""
+    statistics = InputStatistics()
+    statistics.measure_mean = mean
+    statistics.look((tensor,), {})
+    return statistics.take()
+
+
+@pytest.mark.parametrize("size", [30, 10_000])
+def test_the_mean_of_a_floating_point_input(size: int) -> None:
+    """Where it is asked for; of integers there is none."""
+    values = torch.linspace(-1.0, 4.0, size).reshape(2, -1)
+    assert float(fed(values).mean) == pytest.approx(1.5, abs=1e-3)
+    assert fed(values, mean=False).mean is None
+    assert fed(torch.ones(2, 3).long()).mean is None
+
+
+@pytest.mark.parametrize("make", [
+    lambda: torch.randn(8, 16), lambda: torch.randn(8, 3, 64, 64), lambda: torch.randn(9).double(),
+    lambda: torch.randint(1000, (8, 128)), lambda: torch.randint(50_000, (1, 7)),
+])  # fmt: skip
+def test_the_same_batch_has_the_same_fingerprint_and_another_has_not(
+    make: Callable[[], Tensor],
+) -> None:
+    """Whatever the type; also one whose samples are merely in another order."""
+    batch = make()
+    first = float(fed(batch).fingerprint)
+    assert float(fed(batch.clone()).fingerprint) == first
+    assert float(fed(make()).fingerprint) != first
+    if batch.dim() > 1 and len(batch) > 1:
+        assert float(fed(batch.roll(1, 0)).fingerprint) != first
+
+
+def test_a_fingerprint_of_what_is_not_finite_is_no_trouble() -> None:
+    """No warning, and none that is finite."""
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not math.isfinite(float(fed(torch.tensor([[1.0, bad, -bad]])).fingerprint))
+
+
+def test_batches_of_a_step_add_up() -> None:
+    """Four micro-batches of eight."""
+    statistics = InputStatistics()
+    for _ in range(4):
+        statistics.look((torch.ones(8, 5),), {})
+    assert statistics.take().batch == 32.0
+
+
+def test_what_the_model_is_fed_is_told_when_it_changes(watch: Watch) -> None:
+    """Type and shape; another length is nothing new."""
+    model = Tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = watch(model, optimizer)
+    for dtype, length in ((torch.int64, 6), (torch.int64, 9), (torch.int32, 9)):
+        model(torch.zeros(4, length, dtype=dtype)).sum().backward()
+        optimizer.step()
+    words = loop_of(guard)._outbox.words
+    said = [w.message for w in words if isinstance(w, wire.Event) and w.kind == "input"]
+    assert said == ["the model is fed int64 (4, 6)", "the model is fed int32 (4, 9)"]

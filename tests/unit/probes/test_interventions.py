@@ -86,13 +86,17 @@ def test_a_loss_scale_is_set_and_grows_on_from_there() -> None:
 def test_gradients_are_clipped_like_torch_does(max_norm: float, expected: float) -> None:
     """Only where they are over the bound, and scaled ones by what they are un-scaled."""
     clip = ClipBound()
-    gradients = [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]
-    clip.apply(torch.tensor(5.0), gradients)
-    assert gradients[0].item() == 3.0, "no bound, no change"
+    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2))]
+    optimizer = torch.optim.SGD([*parameters, nn.Parameter(torch.zeros(1))], lr=1.0)
+
+    def norm_after(scale: float) -> float:
+        gradients = [torch.tensor([3.0 * scale]), torch.tensor([0.0, 4.0 * scale])]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        clip.apply(torch.tensor(5.0), optimizer)
+        return torch.cat(gradients).norm().item()
+
+    assert norm_after(1.0) == 5.0, "no bound, no change"
     clip.max_norm = max_norm
-    clip.apply(torch.tensor(5.0), gradients)
-    norm = torch.cat(gradients).norm().item()
-    assert norm == pytest.approx(expected, rel=1e-5)
-    scaled = [torch.tensor([3.0 * 1024]), torch.tensor([0.0, 4.0 * 1024])]
-    clip.apply(torch.tensor(5.0), scaled)
-    assert torch.cat(scaled).norm().item() == pytest.approx(1024 * expected, rel=1e-5)
+    assert norm_after(1.0) == pytest.approx(expected, rel=1e-5)
+    assert norm_after(1024.0) == pytest.approx(1024 * expected, rel=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lossguard.probes import losses as losses_module
+from lossguard.probes import roots as roots_module
 from lossguard.probes.losses import LossTap
 from tests.unit.probes.loops import Records, Tiny, Watch, loss_of, tokens
 
@@ -87,7 +87,7 @@ def test_sums_over_the_tokens_of_all_micro_batches_are_summed(
     """As trainers do that weigh every token the same: one tensor divides them all, be it on a
     device that must not be asked."""
     if not on_host:
-        monkeypatch.setattr(losses_module, "_as_divisor", lambda other: 1.0)
+        monkeypatch.setattr(roots_module, "_as_divisor", lambda other: 1.0)
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     records = Records(watch(model, optimizer))
@@ -267,3 +267,24 @@ def test_the_loss_of_a_real_model_is_the_scripts(watch: Watch) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert records.of("loss") == losses
+
+
+@pytest.mark.parametrize("are_there", [True, False])
+def test_losses_from_before_the_watch_belong_to_the_gradients_that_are_there(
+    are_there: bool,
+) -> None:
+    """A watch that begins between two micro-batches; where there are no gradients, the losses were
+    of something else."""
+    model = nn.Linear(1, 1, bias=False)
+    tap, before = LossTap(list(model.parameters())), LossTap()
+    for value, heard in ((1.0, before), (3.0, tap)):
+        loss = 0 * model(torch.ones(1, 1)).sum() + value
+        heard.before_backward(loss)
+        loss.backward()
+        heard.after_backward()
+        if heard is before:
+            tap.take_over(roots_module.Unscaled().take(loss))
+            model.weight.grad = model.weight.grad if are_there else None
+    taken = tap.take()
+    assert taken is not None
+    assert float(taken) == (2.0 if are_there else 3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections import Counter
 from typing import Any
 
@@ -12,11 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lossguard.probes.measurement import missing_value
-from lossguard.probes.outputs import NAMES, OutputStatistics
+from lossguard.probes.outputs import NAMES as ALL_NAMES
+from lossguard.probes.outputs import OutputStatistics
 from lossguard.probes.wire import MISSING_BITS
 from tests.unit.probes.loops import Records, Tiny, Watch, loss_of
 
 pytestmark = pytest.mark.usefixtures("no_link")
+
+NAMES = [name for name in ALL_NAMES if name != "eos_share"]
+"""What is there without knowing which class ends a text."""
 
 
 def statistics(logits: Tensor, target: Tensor, ignore_index: int = -100) -> list[float] | None:
@@ -27,7 +32,22 @@ def statistics(logits: Tensor, target: Tensor, ignore_index: int = -100) -> list
     assert found.take() is None
     if numbers is None or int(numbers.view(torch.int32)[0]) == MISSING_BITS:
         return None
-    return [float(number) for number in numbers]
+    assert int(numbers.view(torch.int32)[4]) == MISSING_BITS, "nobody knows how a text ends"
+    return [float(number) for number in numbers[:4]]
+
+
+def test_the_share_of_ends_where_it_is_known_which_class_ends_a_text() -> None:
+    """Of the positions that count, those at which the end is the most likely."""
+    logits = torch.zeros(8, 5)
+    logits[:, 1] = 1.0
+    logits[:3, 4] = 2.0
+    target = torch.tensor([0, 0, -100, 0, 0, -100, 0, 0])
+    found = OutputStatistics(missing_value(torch.device("cpu")), eos_id=4)
+    found.look(logits, target, -100)
+    numbers = found.take()
+    assert numbers is not None
+    assert float(numbers[4]) == pytest.approx(2 / 6)
+    assert float(numbers[1]) == pytest.approx(4 / 6)
 
 
 def by_hand(logits: Tensor, target: Tensor, ignore_index: int = -100) -> list[float]:
@@ -181,3 +201,20 @@ def test_a_loss_module_with_smoothing_and_weights_is_seen_too(watch: Watch) -> N
         optimizer.step()
     expected = by_hand(model(x).detach(), target, 2)
     assert [records.steps[15][name] for name in NAMES] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_end_of_a_text_is_known_from_the_model_or_told(watch: Watch) -> None:
+    """As models of Hugging Face say it, or by ``attach``; else there is no such share."""
+    shares = []
+    for known, told in ((4, None), (None, 4), (None, None)):
+        model = nn.Linear(3, 5)
+        with torch.no_grad():
+            model.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, 100.0]))
+        model.config = types.SimpleNamespace(eos_token_id=known)  # type: ignore[assignment]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        records = Records(watch(model, optimizer, eos_id=told))
+        for _ in range(16):
+            nn.functional.cross_entropy(model(torch.ones(6, 3)), torch.zeros(6).long()).backward()
+            optimizer.step()
+        shares.append(records.of("eos_share")[-1])
+    assert shares == [1.0, 1.0, None]

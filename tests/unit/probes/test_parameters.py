@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lossguard.probes.discover import model_of
+from lossguard.probes.discover import models_of
 from lossguard.probes.parameters import named_parameters, plain_name, watched_modules
 from lossguard.probes.schedules import schedulers_of
 from tests.unit.probes.loops import Tiny
@@ -112,7 +112,7 @@ def test_the_model_of_an_optimizer_is_found() -> None:
     model, other = Tiny(), Tiny()
     wrapper = Wrapper(model)
     optimizer = torch.optim.SGD(wrapper.parameters(), lr=0.1)
-    assert model_of(optimizer) is model
+    assert models_of(optimizer) == [model]
     assert other is not model
 
 
@@ -120,9 +120,9 @@ def test_of_a_partly_frozen_model_the_whole_is_found_where_two_parts_train() -> 
     """What covers most of the parameters; among equals the smallest."""
     model = Tiny()
     optimizer = torch.optim.SGD([*model.embedding.parameters(), *model.head.parameters()], lr=0.1)
-    assert model_of(optimizer) is model
-    assert model_of(torch.optim.SGD(model.head.parameters(), lr=0.1)) is model.head
-    assert model_of(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)) is None
+    assert models_of(optimizer) == [model]
+    assert models_of(torch.optim.SGD(model.head.parameters(), lr=0.1)) == [model.head]
+    assert models_of(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)) == []
 
 
 def test_a_module_that_breaks_when_looked_at_is_passed_over() -> None:
@@ -134,7 +134,7 @@ def test_a_module_that_breaks_when_looked_at_is_passed_over() -> None:
 
     half = Half()
     model = nn.Linear(1, 1)
-    assert model_of(torch.optim.SGD(model.parameters(), lr=0.1)) is model
+    assert models_of(torch.optim.SGD(model.parameters(), lr=0.1)) == [model]
     assert half is not None
 
 

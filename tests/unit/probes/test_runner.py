@@ -20,9 +20,9 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from lossguard.home import Home
 from lossguard.policy_choice import choose_policy
-from lossguard.probes import loop as loop_module
-from lossguard.probes import runner
+from lossguard.probes.living import LOOPS
 from lossguard.probes.loop import Loop
+from lossguard.probes.self_attaching import watch_what_trains
 from tests.unit.probes.loops import Tiny, loss_of
 
 # --- in this process: what the first step has ------------------------------------------------
@@ -34,18 +34,19 @@ def watching(no_link: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     hooks = dict(_global_optimizer_pre_hooks)
     sent: list[Any] = []
     monkeypatch.setattr("lossguard.probes.outbox.Outbox.put", lambda self, item: sent.append(item))
-    before = list(loop_module._loops)
+    before = list(LOOPS)
     found: list[Loop] = []
 
     def the_loop() -> Loop:
-        found[:] = [loop for loop in loop_module._loops if loop not in before]
+        found[:] = [loop for loop in LOOPS if loop not in before]
         (loop,) = found
         loop.sent = sent  # type: ignore[attr-defined]
         return loop
 
-    runner._attach_at_first_step(choose_policy("observe"), "named")
+    watching = watch_what_trains(lambda: choose_policy("observe"), "named")
     yield the_loop
-    for loop in loop_module._loops:
+    watching.disarm()
+    for loop in LOOPS:
         if loop not in before:
             loop.close("closed")
     _global_optimizer_pre_hooks.clear()
@@ -80,22 +81,18 @@ def test_the_first_step_has_its_loss_and_its_norms(watching: Callable[[], Loop])
     assert "grad_norm/head.weight" in first, "the model was found, and with it the names"
 
 
-def test_after_clipping_the_first_norm_is_missing(watching: Callable[[], Loop]) -> None:
-    """What is left is not the norm from before; the second step has it again."""
+def test_after_clipping_the_first_norm_is_that_from_before(watching: Callable[[], Loop]) -> None:
+    """It was taken when nobody knew yet whose gradients they were."""
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss_of(model, 1).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-        optimizer.step()
-    loop = watching()
-    first = first_step(loop)
-    assert "loss" in first
-    assert "grad_norm" not in first
-    assert "grad_norm/head.weight" not in first
-    loop.sent.pop(0)  # type: ignore[attr-defined]
-    assert first_step(loop)["grad_norm"] > 0.1
+    loss_of(model, 1).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = float(nn.utils.get_total_norm(gradients))
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    optimizer.step()
+    first = first_step(watching())
+    assert first["grad_norm"] == pytest.approx(norm, rel=1e-6)
+    assert "grad_norm/head.weight" in first
 
 
 def test_accumulated_and_divided_losses_of_the_first_step_are_one_mean(
@@ -139,17 +136,6 @@ def test_scaler_and_schedule_are_found(watching: Callable[[], Loop], fused: bool
     first = first_step(loop)
     assert first["loss"] == float(loss.detach())
     assert first["loss_scale"] == 512.0
-
-
-def test_only_the_first_optimizer_is_watched(watching: Callable[[], Loop]) -> None:
-    """Another one that steps later is left alone."""
-    model, other = Tiny(), Tiny()
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, other)]
-    for m, optimizer in zip((model, other), optimizers, strict=True):
-        loss_of(m, 1).backward()
-        optimizer.step()
-    assert watching()._state.optimizer is optimizers[0]
-    assert not optimizers[1]._optimizer_step_pre_hooks
 
 
 # --- in processes of their own ---------------------------------------------------------------
@@ -291,8 +277,8 @@ def test_the_environment_a_script_sets_before_torch_counts(scripts: Scripts) -> 
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        from lossguard.probes import loop
-        found = list(loop._loops)
+        from lossguard.probes import living
+        found = list(living.LOOPS)
         seen = []
         for one in found:
             one._link.close()

@@ -36,7 +36,7 @@ def device_part(
     measurement: Measurement,
     gradient_norms: Tensor | None = None,
     activation: Scaled | None = None,
-    **plain: Tensor | None,
+    **plain: Tensor | float | None,
 ) -> Assembled:
     """Assembled from what is given; the rest is missing."""
     activation = activation or Scaled([None], np.ones(1, dtype=np.float32))
@@ -72,23 +72,37 @@ def test_every_value_has_its_name() -> None:
         skipped=torch.tensor(0.0),
         val_loss=torch.tensor(2.5),
         input_absmax=torch.tensor(9.0),
+        input_mean=0.25,
     )
     host = {"lr": 0.25, "step_time": 2.0, "max_norm": 1.0}
     item = measurement.pack(1, 0.0, device, host, counts_as_update=True)
     assert known(item) == {
         "lr": 0.25, "step_time": 2.0, "max_norm": 1.0, "loss": 1.5, "grad_norm": 5.0,
         "loss_scale": 8.0, "skipped": 0.0, "val_loss": 2.5, "input_absmax": 9.0,
-        "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0,
+        "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0, "input_mean": 0.25,
+        "clip_coefficient": pytest.approx(0.2, rel=1e-5),
     }  # fmt: skip
+
+
+def test_clipping_that_changed_nothing_has_a_coefficient_of_one() -> None:
+    """And where nothing clips, or no norm is known, there is none."""
+    measurement = a_measurement()
+    for max_norm, norm, expected in ((9.0, 5.0, 1.0), (None, 5.0, None), (9.0, None, None)):
+        total = None if norm is None else torch.tensor(norm)
+        device = device_part(measurement, grad_norm=total)
+        item = measurement.pack(1, 0.0, device, {"max_norm": max_norm}, counts_as_update=True)
+        assert read(item)["clip_coefficient"] == expected
 
 
 def sampled_part(measurement: Measurement, **changes: Any) -> Assembled:
     """Of a sampled step on which everything was measured, but for ``changes``."""
     found: dict[str, Any] = {
         "units": Scaled([torch.tensor(2.0), torch.tensor(3.0)], np.array([0.1, 0.2], "f4")),
-        "outputs": torch.tensor([0.5, 0.6, 0.7, 8.0]),
+        "outputs": torch.tensor([0.5, 0.6, 0.7, 8.0, 0.1]),
         "weight_norms": torch.tensor([10.0, 20.0]),
         "update_ratios": torch.tensor([1e-3]),
+        "largest": [torch.tensor(11.0)],
+        "moments": torch.tensor([1.5]),
     }
     activation = Scaled([torch.tensor(6.0)], np.array([0.5], dtype=np.float32))
     sampled = Sampled(**(found | changes))
@@ -105,7 +119,7 @@ def test_a_sampled_step_has_more_names() -> None:
         "grad_norm/a": 3.0, "grad_norm/b": 4.0, "act_rms/m": 3.0, "zero_share/r": 0.2,
         "saturated_share/s": 0.6, "output_entropy": 0.5, "top_token_share": 0.6,
         "target_top_share": 0.7, "logit_z": 8.0, "weight_norm/a": 10.0, "weight_norm/b": 20.0,
-        "update_ratio/a": 1e-3,
+        "update_ratio/a": 1e-3, "eos_share": 0.1, "act_absmax/m": 11.0, "adam_ratio/a": 1.5,
     })  # fmt: skip
     between = measurement.pack(17, 0.0, device_part(measurement), {}, counts_as_update=True)
     again = measurement.pack(32, 0.0, sampled_part(measurement), {}, counts_as_update=True)
@@ -124,6 +138,8 @@ def test_what_a_sampled_step_did_not_measure_is_missing() -> None:
         "outputs": None,
         "weight_norms": None,
         "update_ratios": None,
+        "largest": (),
+        "moments": None,
     }
     full = known(measurement.pack(16, 0.0, sampled_part(measurement), {}, counts_as_update=True))
     for name, value in absent.items():

@@ -21,7 +21,7 @@ class FakeState(TrainingState):
 
     def __init__(self, size: int = 100, cost_s: float = 0.0) -> None:
         weight = torch.nn.Parameter(torch.ones(1))
-        super().__init__(None, torch.optim.SGD([weight], lr=0.5))
+        super().__init__(None, [torch.optim.SGD([weight], lr=0.5)])
         self.size = size
         self.cost_s = cost_s
         self.now_s = 0.0
@@ -160,7 +160,7 @@ def test_the_rates_of_the_groups_are_kept() -> None:
         {"params": [weights[0]], "lr": 0.5},
         {"params": [weights[1]], "lr": torch.tensor(0.25)},
     ]
-    ring = SnapshotRing(TrainingState(None, torch.optim.SGD(groups)))
+    ring = SnapshotRing(TrainingState(None, [torch.optim.SGD(groups)]))
     assert ring.take(1, 0.0).learning_rates == (0.5, 0.25)
 
 

@@ -97,7 +97,7 @@ class Run:
             "data": self.generator,
             "list": [self.scale, 1],
         }
-        self.state = TrainingState(self.model, self.optimizer, (self.schedule,), None, extra)
+        self.state = TrainingState(self.model, [self.optimizer], (self.schedule,), None, extra)
 
     def step(self, loss_scale: float = 1.0) -> float:
         """One iteration, on a batch that every generator has a part in."""
@@ -177,7 +177,7 @@ def test_the_snapshot_shares_nothing_with_the_run() -> None:
         run.state.restore(kept, random_generators=True)
     run.step()
     assert same(kept["model"], copy["model"])
-    assert same(kept["optimizer"], copy["optimizer"])
+    assert same(kept["optimizers"], copy["optimizers"])
     assert same(kept["extra"], copy["extra"])
 
 
@@ -292,7 +292,7 @@ def test_grad_scaler_goes_back_too(used: bool) -> None:
         scaler.step(optimizer)
         scaler.update()
 
-    state = TrainingState(None, optimizer, scaler=scaler)
+    state = TrainingState(None, [optimizer], scaler=scaler)
     if used:
         step()
     kept = state.capture()
@@ -310,7 +310,7 @@ def test_without_a_model_the_optimizers_parameters_are_kept() -> None:
     model = nn.Linear(2, 1)
     for owner in (None, model):
         optimizer = torch.optim.SGD([alone, *model.parameters()], lr=0.1)
-        state = TrainingState(owner, optimizer)
+        state = TrainingState(owner, [optimizer])
         kept = state.capture()
         then = [alone.detach().clone(), *weights_of(model)]
         with torch.no_grad():
@@ -339,4 +339,4 @@ def test_live_bytes_are_those_of_weights_and_moments() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
     weight.grad = torch.ones(1000)
     optimizer.step()
-    assert TrainingState(None, optimizer).live_bytes() == 8000
+    assert TrainingState(None, [optimizer]).live_bytes() == 8000

@@ -267,11 +267,28 @@ class Cuda:
         """Held."""
         return 40_000_000_000
 
-    def utilization(self, device: Any) -> int:
-        """Per cent."""
+    def _nvml(self, number: int) -> int:
         if not self.nvml:
             raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
-        return 87
+        return number
+
+    def utilization(self, device: Any) -> int:
+        """Per cent."""
+        return self._nvml(87)
+
+    def temperature(self, device: Any) -> int:
+        """Degrees Celsius."""
+        return self._nvml(61)
+
+    def power_draw(self, device: Any) -> int:
+        """Milliwatts."""
+        return self._nvml(350_000)
+
+    def memory_stats_as_nested_dict(self, device: Any) -> dict[str, Any]:
+        """As the allocator counts."""
+        return {
+            "inactive_split_bytes": {"all": {"current": 2_000_000_000}}, "num_alloc_retries": 3,
+        }  # fmt: skip
 
 
 @pytest.fixture
@@ -283,27 +300,29 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return fake
 
 
-def test_a_gpu_has_four_more(cuda: Cuda) -> None:
-    """In bytes, and as a share."""
+def test_a_gpu_has_eight_more(cuda: Cuda) -> None:
+    """In bytes, degrees Celsius and watts, and as a share."""
     machine = Machine(torch.device("cuda"))
     machine.look()
     found = machine.take()
     assert found.pop("rss") > 0
     assert found == {
         "memory_allocated": 3e10, "memory_reserved": 4e10, "memory_total": 8e10,
-        "gpu_utilization": 0.87,
+        "gpu_utilization": 0.87, "gpu_temperature": 61.0, "gpu_power": 350.0,
+        "memory_fragmented": 2e9, "allocator_retries": 3.0,
     }  # fmt: skip
     assert machine.take() == {}
 
 
-def test_without_nvml_there_is_no_utilization(cuda: Cuda, clock: Clock) -> None:
+def test_without_nvml_memory_is_all_there_is(cuda: Cuda, clock: Clock) -> None:
     """It is asked once, and the rest goes on."""
     cuda.nvml = False
     machine = Machine(torch.device("cuda"))
     for _ in range(2):
         machine.look()
         assert set(machine.take()) == {
-            "rss", "memory_allocated", "memory_reserved", "memory_total",
+            "rss", "memory_allocated", "memory_reserved", "memory_total", "memory_fragmented",
+            "allocator_retries",
         }  # fmt: skip
         cuda.nvml = True
         clock.now += 2.0

@@ -1,0 +1,64 @@
+"""How a watch begins: who this run is, what it may do, and the loop that watches it."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import torch
+from torch import nn
+
+from lossguard.home import find_home
+from lossguard.policy_choice import ChosenPolicy
+from lossguard.probes import wire
+from lossguard.probes.identity import make_hello
+from lossguard.probes.loop import Loop
+from lossguard.probes.parameters import Groups, optimizer_parameters
+from lossguard.probes.training_state import TrainingState
+
+log = logging.getLogger("lossguard")
+
+
+def begin(
+    state: TrainingState,
+    policy: ChosenPolicy,
+    name: str | None,
+    *,
+    part: str = "",
+    start_agents: bool = True,
+    writes_are_hidden: bool = False,
+) -> Loop:
+    """A loop that watches ``state`` from the next step on. Raises what goes wrong.
+
+    ``part`` tells it from the other runs of this process. It observes where it could act on half
+    of a training only, and says so.
+    """
+    hello = make_hello(name, policy.base, policy.text, part=part)
+    if policy.base == "guard" and hello.world_size > 1:
+        log.warning("policy 'guard' acts on one rank only so far; this run of %d ranks is "
+                    "observed", hello.world_size)  # fmt: skip
+        hello = _observed(hello)
+    if policy.base == "guard" and state.optimizers and (stray := _trained_elsewhere(state)):
+        log.warning("policy 'guard' acts where all optimizers of a model are known, and %r is not "
+                    "among their parameters; this run is observed", stray)  # fmt: skip
+        hello = _observed(hello)
+    home = find_home().create()
+    return Loop(state, hello, home, start_agents=start_agents, writes_are_hidden=writes_are_hidden)
+
+
+def _trained_elsewhere(state: TrainingState) -> str:
+    """The first trainable parameter of the model that no optimizer updates, or empty."""
+    return _first_stray(state.model, state)
+
+
+def _first_stray(model: nn.Module | None, groups: Groups) -> str:
+    owned = {id(p) for p in optimizer_parameters(groups)}
+    named: dict[str, torch.Tensor] = dict(model.named_parameters()) if model is not None else {}
+    for name, parameter in named.items():
+        if parameter.requires_grad and id(parameter) not in owned:
+            return name
+    return ""
+
+
+def _observed(hello: wire.Hello) -> wire.Hello:
+    return msgspec.structs.replace(hello, policy="observe")

@@ -1,0 +1,246 @@
+"""Snapshots that outlive the process: written to disk beside the training, checked when read."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lossguard.home import find_home
+from lossguard.probes import wire
+from lossguard.probes.durable_files import (
+    Damaged,
+    Disk,
+    folder_of,
+    read_file,
+    read_manifest,
+    remove_folder,
+    steps_in,
+    sweep,
+    write_folder,
+)
+from lossguard.probes.plain_state import Blob, NotPlain, NotReadable, put_together, take_apart
+from lossguard.probes.snapshots import Snapshot
+
+_ALIGNED = 64
+"""Blobs begin at multiples of it, so that tensors in them are aligned."""
+_FREE = 4.0
+"""Free space asked for, in sizes of the snapshot: a full disk is worse than no snapshot."""
+_NEEDED = ("model", "optimizers")
+_OTHER_RUNS = 3
+"""So many other runs keep theirs: those that ended before they were done."""
+
+
+class Durable(NamedTuple):
+    """A snapshot that was read back. ``missing``: parts that could not be written."""
+
+    step: int
+    kept: dict[str, Any]
+    learning_rates: tuple[float | None, ...]
+    missing: tuple[str, ...]
+    about: Mapping[str, Any]
+
+
+class DurableTier:
+    """At most ``keep`` snapshots in ``folder``, and never fewer than the two newest whole ones.
+
+    ``offer`` costs microseconds: a thread of its own writes, one snapshot at a time and at most
+    one in ``interval_s``. Nothing here raises into the training: what fails is told to ``report``,
+    once a kind, and the next snapshot is tried again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, str | int],
+        report: Callable[[str], None],
+        *,
+        keep: int = 3,
+        interval_s: float = 300.0,
+        disk: Disk | None = None,
+    ) -> None:
+        self._folder = folder
+        self._about = dict(about)
+        self._report = report
+        self._keep = max(2, keep)
+        self._interval_s = interval_s
+        self._disk = disk or Disk()
+        self._writer: threading.Thread | None = None
+        self._last_s = -float("inf")
+        self._reported: set[str] = set()
+        self._swept = False
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self._folder
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps on disk, oldest first, unchecked."""
+        return steps_in(self._folder)
+
+    def offer(self, snapshot: Snapshot, *, now: bool = False) -> bool:
+        """Write ``snapshot`` soon; False where one is being written, or was a short while ago.
+
+        ``now`` does not ask for how long ago.
+        """
+        clock = time.monotonic()
+        busy = self._writer is not None and self._writer.is_alive()
+        if busy or (not now and clock - self._last_s < self._interval_s):
+            return False
+        self._last_s = clock
+        self._writer = threading.Thread(
+            target=self._write, args=(snapshot,), name="lossguard-snapshots", daemon=True
+        )
+        self._writer.start()
+        return True
+
+    def settle(self, patience_s: float | None = None) -> None:
+        """Wait for what is being written."""
+        if self._writer is not None:
+            self._writer.join(patience_s)
+
+    def newest_before(self, step: int) -> Durable | None:
+        """The newest whole snapshot of a step at or before ``step``. Reads and checks all of it;
+        those that are damaged are reported and passed over."""
+        for there in reversed([s for s in self.steps if s <= step]):
+            try:
+                return read_snapshot(self._folder, there)
+            except Damaged as error:
+                self._say("damaged", f"a snapshot on disk is damaged and is passed over: {error}")
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Remove snapshots of later steps: a rollback has undone them."""
+        for later in [s for s in self.steps if s > step]:
+            try:
+                remove_folder(self._folder, later, self._disk)
+            except OSError as error:
+                self._say("remove", f"the snapshot of step {later} could not be removed: {error}")
+
+    def remove(self) -> None:
+        """All of it. What is being written just now stays for the next run to remove."""
+        if self._writer is None or not self._writer.is_alive():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        try:
+            if not self._swept:
+                self._swept = True
+                sweep(self._folder)
+                _forget_old_runs(self._folder)
+            if snapshot.ready is not None:
+                snapshot.ready.synchronize()
+            self._write_whole(snapshot)
+            for old in self.steps[: -self._keep]:
+                remove_folder(self._folder, old, self._disk)
+        except Exception as error:
+            text = f"the snapshot of step {snapshot.step} was not written to {self._folder}"
+            self._say(type(error).__name__, f"{text}: {error}")
+
+    def _write_whole(self, snapshot: Snapshot) -> None:
+        free = shutil.disk_usage(_existing(self._folder)).free
+        if free < _FREE * snapshot.bytes:
+            raise OSError(f"{free} bytes are free, and {_FREE:g} times {snapshot.bytes} are wanted")
+        kept, missing = _writable(snapshot.kept)
+        tree, blobs = take_apart(kept)
+        sizes = [blob.nbytes for blob in blobs]
+        raw = msgspec.msgpack.encode([tree, sizes])
+        about = {
+            **self._about,
+            "learning_rates": list(snapshot.learning_rates),
+            "missing": missing,
+        }
+        files = {"tree": [raw], "blobs": _padded(blobs)}
+        write_folder(self._folder, snapshot.step, files, about, self._disk)
+
+    def _say(self, kind: str, text: str) -> None:
+        if kind not in self._reported:
+            self._reported.add(kind)
+            self._report(text)
+
+
+def read_snapshot(folder: Path, step: int) -> Durable:
+    """The snapshot of ``step``, every byte checked. Raises Damaged."""
+    where = folder_of(folder, step)
+    manifest = read_manifest(where)
+    raw = read_file(where, "tree", manifest)
+    blobs = read_file(where, "blobs", manifest)
+    try:
+        tree, sizes = msgspec.msgpack.decode(raw)
+        kept = put_together(tree, list(_cut(blobs, sizes)))
+        about = manifest["about"]
+        rates, missing = tuple(about["learning_rates"]), tuple(about["missing"])
+    except (ValueError, TypeError, KeyError, NotReadable) as error:
+        raise Damaged(f"{where}: {error}") from error
+    return Durable(step, kept, rates, missing, about)
+
+
+def _writable(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What of a captured state can be written, and the names of the parts that cannot.
+
+    Raises NotPlain where the model or an optimizer cannot: the rest alone is of no use.
+    """
+    plain: dict[str, Any] = {}
+    missing: list[str] = []
+    for part, value in kept.items():
+        pieces = value.items() if part == "extra" else [("", value)]
+        fit: dict[str, Any] = {}
+        for name, piece in pieces:
+            try:
+                take_apart(piece, f"{part}.{name}" if name else part)
+                fit[name] = piece
+            except NotPlain as error:
+                if part in _NEEDED:
+                    raise
+                missing.append(str(error))
+        if part == "extra":
+            plain[part] = fit
+        elif fit:
+            plain[part] = value
+    return plain, missing
+
+
+def _padded(blobs: Sequence[Blob]) -> Iterator[bytes | memoryview]:
+    for blob in blobs:
+        yield blob
+        yield b"\0" * (-blob.nbytes % _ALIGNED)
+
+
+def _cut(content: bytearray, sizes: Sequence[int]) -> Iterator[memoryview]:
+    view, place = memoryview(content), 0
+    for size in sizes:
+        yield view[place : place + size]
+        place += size + -size % _ALIGNED
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _forget_old_runs(folder: Path) -> None:
+    """Remove the snapshots of all but the newest few other runs: disks are finite."""
+    others = [path for path in folder.parent.glob("*/") if path != folder]
+    for path in sorted(others, key=lambda p: p.stat().st_mtime)[: -_OTHER_RUNS or None]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier:
+    """Where a run's snapshots belong, by the home of this user. Makes nothing yet."""
+    about: dict[str, str | int] = {
+        "run": hello.run,
+        "name": hello.name,
+        "rank": hello.rank,
+        "world_size": hello.world_size,
+    }
+    rank = f".rank{hello.rank}" if hello.world_size > 1 else ""
+    return DurableTier(find_home().state / "snapshots" / f"{hello.run}{rank}", about, report)

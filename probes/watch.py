@@ -1,0 +1,219 @@
+"""One run as it is watched: its parts, how it begins, what it says, how it ends."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from lossguard.errors import StopTraining
+from lossguard.home import Home
+from lossguard.probes import leaving, patches, wire
+from lossguard.probes.acting import Acting
+from lossguard.probes.link import Link
+from lossguard.probes.listener import Listener
+from lossguard.probes.living import LOOPS, Reason
+from lossguard.probes.machine import Machine
+from lossguard.probes.members import Members
+from lossguard.probes.outbox import Outbox
+from lossguard.probes.recorder import Recorder
+from lossguard.probes.senses import Senses
+from lossguard.probes.shield import Shield
+from lossguard.probes.training_state import TrainingState
+
+log = logging.getLogger("lossguard")
+
+_MAX_WAITING = 1024
+
+
+class Watch(Listener):
+    """What measures, acts and sends for one run; ``Loop`` says when."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        hello: wire.Hello,
+        home: Home,
+        *,
+        start_agents: bool,
+    ) -> None:
+        self._state = state
+        self._hello = hello
+        self.run = hello.run
+        self.step = 0
+        self._at_end: list[Callable[[], None]] = []
+        self._alive = True
+        self._waiting: dict[str, wire.Command] = {}
+        self._members = Members(state.optimizers, self._before_step, self._after_step)
+        self._outbox = Outbox(hello.run, hello.rank)
+        self._shield = Shield(self._report)
+        self._recorder = Recorder(state, hello, self._shield)
+        self._senses = self._recorder.senses
+        self._device = self._recorder.device
+        self._outbox.fit(self._recorder.values_per_step)
+        self._acting = Acting(state, hello, self._device, self._outbox)
+        # Last what reaches into torch or starts a thread: nothing of it stays when the rest fails.
+        self._machine = Machine(self._device)
+        self._link = Link(
+            home, hello, self._outbox, start_agents=start_agents, often=self._machine.look
+        )
+        try:
+            self._listen()
+        except BaseException:
+            self._stop_listening()
+            self._link.abandon()
+            raise
+        LOOPS.add(self)
+        # For scripts that drop model and optimizer and never say close.
+        weakref.finalize(self, _let_go, self._link, self._outbox, hello).atexit = False
+
+    def _listen(self) -> None:
+        # Before the senses: where there is no optimizer, a step ends as the next one begins.
+        patches.listen(self)
+        self._senses.open()
+        self._members.open()
+        leaving.tell(self)
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call it when nothing is listened to any more."""
+        self._at_end.append(function)
+
+    def _stop_listening(self) -> None:
+        while self._at_end:
+            self._at_end.pop()()
+        self._members.close()
+        self._senses.close()
+        patches.stop_listening(self)
+        leaving.tell_no_more(self)
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        raise NotImplementedError
+
+    def _before_the_end(self) -> None:
+        """What has begun shall be counted."""
+
+    @property
+    def own_time_ns(self) -> int:
+        """Time spent in our code in the training thread so far."""
+        return self._shield.own_time_ns
+
+    @property
+    def is_alive(self) -> bool:
+        """Until it is closed."""
+        return self._alive
+
+    @property
+    def senses(self) -> Senses:
+        """What it hears with."""
+        return self._senses
+
+    @property
+    def progress(self) -> Link:
+        """What counts the steps; it outlives the loop."""
+        return self._link
+
+    def log(self, name: str, value: float) -> None:
+        """A number of the script's own, to travel with the next step."""
+        self._recorder.log(name, value)
+
+    def only_observe(self, why: str) -> None:
+        """Veto, snapshot and roll back no more: half of a training is not to be turned back."""
+        if self._acting.only_observe(why):
+            self.say("only_observing", f"{why}: nothing is skipped or rolled back")
+
+    def only_veto(self, why: str) -> None:
+        """Roll back no more; bad updates are still dropped."""
+        if self._acting.only_veto(why):
+            self.say("only_vetoing", f"{why}: bad updates are skipped, nothing is rolled back")
+
+    def _obey(self) -> None:
+        while self._link.orders and len(self._waiting) < _MAX_WAITING:
+            command = self._link.orders.popleft()
+            self._waiting[command.command] = command
+        for command in list(self._waiting.values()):
+            del self._waiting[command.command]
+            if not self._acting.obey(command, self.step):
+                self._waiting[command.command] = command
+
+    def take_snapshot_now(self) -> bool:
+        """A snapshot of this very state; False when it failed."""
+        taken = self._shield.call("snapshots", self._acting.snapshot, self.step, 0.0)
+        return taken is not None
+
+    def _stop_if_told(self) -> None:
+        if (reason := self._acting.orders.stop_reason) is not None:
+            self.close("stopped")
+            raise StopTraining(reason)
+
+    def _report(self, part: str, what: str, trace: str) -> None:
+        message = f"the {part} probe failed and is off: {what}"
+        self._tell("probe_off", message, {"part": part, "trace": trace[-4000:]})
+
+    def say(self, kind: str, message: str) -> None:
+        """To the log and to the agent: something that a person should know."""
+        log.warning("%s", message)
+        self._tell(kind, message)
+
+    def _tell(
+        self, kind: str, message: str, data: dict[str, float | int | str] | None = None
+    ) -> None:
+        self._outbox.say(
+            wire.Event(
+                run=self.run,
+                rank=self._hello.rank,
+                step=self.step,
+                kind=kind,
+                message=message,
+                data=data or {},
+            )
+        )
+
+    def disable(self) -> None:
+        """Do nothing from now on: in a forked child, which has neither the thread nor the right."""
+        self._alive = False
+        self._senses.disable()
+
+    def before_leaving(self, code: int) -> None:
+        """``os._exit(code)`` is next: say goodbye, and touch nothing else. At most 1 s."""
+        if self._alive:
+            self._alive = False
+            self._part("finished" if code == 0 else "exception")
+            self._link.close(timeout_s=1.0)
+
+    def close(self, reason: Reason, *, wait: bool = True) -> None:
+        """Remove every hook, send what is left, say goodbye. Idempotent.
+
+        Without ``wait`` the link's thread does the last two, and ends, in its own time.
+        """
+        if not self._alive:
+            return
+        self._before_the_end()
+        self._alive = False
+        self._shield.always("acting", self._acting.after_update)
+        self._stop_listening()
+        self._shield.call("last values", self._send_rest)
+        self._part(reason)
+        self._link.close() if wait else self._link.abandon()
+        self._acting.close(finished=reason in ("finished", "closed"))
+
+    def _part(self, reason: Reason) -> None:
+        self._outbox.farewell = wire.Bye(
+            run=self.run, rank=self._hello.rank, step=self.step, reason=reason
+        )
+
+    def _send_rest(self) -> None:
+        if (rest := self._recorder.record_rest(self.step)) is not None:
+            self._outbox.put(rest)
+
+
+def _let_go(link: Link, outbox: Outbox, hello: wire.Hello) -> None:
+    """The script has dropped its model and its optimizer: that run is over."""
+    if outbox.farewell is None:
+        outbox.farewell = wire.Bye(
+            run=hello.run, rank=hello.rank, step=link.step, reason="finished"
+        )
+    link.abandon()
