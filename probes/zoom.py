@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as everywhere
 
 from lossguard.probes import wire
 from lossguard.probes.discover import compiled_forms_of, entrance_of
 from lossguard.probes.held import Forward, Gone, HeldForwards
 from lossguard.probes.hooks import Hook
+from lossguard.probes.noted import Notes
 from lossguard.probes.outbox import Measured
 from lossguard.probes.parameters import plain_name
-from lossguard.probes.pieces import FLOATS, absmax, is_measurable
 from lossguard.probes.purity import hooks_of_others, looks_pure
 from lossguard.probes.transfer import transfer_for
 from lossguard.probes.untouched import WouldChange, untouched
@@ -27,7 +25,6 @@ from lossguard.probes.zoomed import Place, Zoomed
 _PAUSE_STEPS = 256
 _MOST_ZOOMS = 20
 _LATE_STEPS = 4
-_MOST_PLACES = 4096
 
 Bad = Callable[[Measured], "str | None"]
 
@@ -136,7 +133,7 @@ class Zoom:
         """One for each micro-batch that is still there; raises Gone when none is."""
         assert self._model is not None
         names = {module: plain_name(name) for name, module in self._model.named_modules()}
-        noted = _Notes(names, self._device)
+        noted = Notes(names, self._device)
         repeated = 0
         with self._in_silence():
             for forward in forwards:
@@ -147,7 +144,7 @@ class Zoom:
             raise Gone
         return noted.places, [*noted.values, noted.no_value]
 
-    def _repeat(self, forward: Forward, model: nn.Module, noted: _Notes) -> None:
+    def _repeat(self, forward: Forward, model: nn.Module, noted: Notes) -> None:
         args, kwargs = forward.inputs()
         kind, enabled, dtype = forward.autocast
         autocast = (
@@ -160,56 +157,3 @@ class Zoom:
 
     def _here(self, value: Tensor) -> Tensor:
         return value.to(self._device, torch.float32, non_blocking=True)
-
-
-class _Notes:
-    """Three numbers a module that runs: largest input, largest output, norm of its weights."""
-
-    def __init__(self, names: Mapping[nn.Module, str], device: torch.device) -> None:
-        self._names = names
-        self._thread = threading.get_ident()
-        self._inputs: list[Tensor] = []
-        self.no_value = torch.zeros((), device=device)
-        self.places: list[Place] = []
-        self.values: list[Tensor] = []
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Every module of ours that runs in this thread is noted, in the order in which it ends."""
-        before = everywhere.register_module_forward_pre_hook(self._begins)
-        after = everywhere.register_module_forward_hook(self._ends)
-        try:
-            yield
-        finally:
-            before.remove()
-            after.remove()
-
-    def _is_ours(self, module: nn.Module) -> bool:
-        return threading.get_ident() == self._thread and module in self._names
-
-    def _begins(self, module: nn.Module, args: Any) -> None:
-        if self._is_ours(module):
-            self._inputs.append(self._largest(args))
-
-    def _ends(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._is_ours(module):
-            return
-        largest = self._inputs.pop()
-        if len(self.places) >= _MOST_PLACES:
-            return
-        weights = [p for p in module.parameters(recurse=False) if p.is_floating_point()]
-        norms = [p.detach().float().norm() for p in weights if is_measurable(p)]
-        self.places.append(Place(self._names[module], type(module).__name__))
-        self.values += [largest, self._largest(output), sum(norms, self.no_value)]
-
-    def _largest(self, value: Any) -> Tensor:
-        """Over all floating-point tensors in it, one level deep."""
-        if isinstance(value, dict):
-            value = list(value.values())
-        inner: Sequence[Any] = value if isinstance(value, (tuple, list)) else [value]
-        found = [
-            absmax(t.detach()).to(self.no_value.device, torch.float32)
-            for t in inner
-            if isinstance(t, Tensor) and t.dtype in FLOATS and is_measurable(t)
-        ]
-        return torch.stack(found).amax() if found else self.no_value

@@ -29,8 +29,8 @@ OSCILLATION = Advice(
     ),
     guard="It is told; nothing is done.",
     misses=(
-        "A swing with a period of more than about 170 steps; one without a period, unless it has grown "
-        "to as much as the loss has come down so far.",
+        "A swing with a period of more than about 170 steps; one without a period, unless it has "
+        "grown to as much as the loss has come down so far.",
         "A swing that is no larger than what was usual in this run before.",
     ),
     false_alarms=(

@@ -45,9 +45,9 @@ def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_ho
     assert early.returncode == 1
     assert "no snapshot from before" in early.stdout
 
-    unable = lossguard("send", "hand", "set_clip")
+    unable = lossguard("send", "hand", "dump_stacks")
     assert unable.returncode == 1
-    assert "cannot do 'set_clip'" in unable.stdout
+    assert "cannot do 'dump_stacks'" in unable.stdout
 
     stop = lossguard("send", "hand", "stop")
     assert stop.returncode == 0, stop.stderr

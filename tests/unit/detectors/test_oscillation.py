@@ -52,7 +52,7 @@ def test_white_noise_is_silent(seed: int, dof: float, noise: float) -> None:
 
 
 def wild(seed: int, *, early_noise: float, descent: float, noise: float) -> Array:
-    """A loss that comes down from 1 by ``descent`` in 64 steps, and then swings without a rhythm."""
+    """A loss that comes down from 1 by ``descent`` in 64 steps; then swings without a rhythm."""
     random = np.random.default_rng(seed)
     level = 1.0 - descent * np.minimum(np.arange(640) / 64.0, 1.0)
     spread = np.where(np.arange(640) < 32, early_noise, noise)

@@ -247,6 +247,10 @@ class Late:
         """One value: ``skipped``."""
         return np.array([self.skipped], dtype=np.float32)
 
+    def peek(self, begin: int, end: int) -> Values:
+        """Some of it."""
+        return self.read()[begin:end]
+
 
 LAYOUT = wire.Layout(run="run", rank=0, layout=0, names=["skipped"])
 

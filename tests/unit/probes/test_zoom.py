@@ -170,10 +170,11 @@ def everything(model: Model) -> list[Any]:
     """All that a forward of it could change."""
     state = [t.clone() for t in (*model.parameters(), *model.buffers())]
     versions = [t._version for t in (*model.parameters(), *model.buffers())]
+    numpy_state = np.random.get_state(legacy=False)
     memory = [t.data_ptr() for t in (*model.parameters(), *model.buffers())]
     return [
         state, versions, memory, model.calls, list(model.seen), id(model.last), model.training,
-        torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist(),
+        torch.get_rng_state(), random.getstate(), numpy_state["state"]["key"].tolist(),
         [p.grad is None for p in model.parameters()], torch.is_grad_enabled(),
     ]  # fmt: skip
 
