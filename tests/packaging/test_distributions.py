@@ -57,12 +57,14 @@ def files_in(wheel: Path) -> set[str]:
 
 def ours() -> set[str]:
     """Every file of the package as the repository holds it, by its path in a wheel."""
-    own = [path.name for path in (ROOT / "lossguard").iterdir() if path.is_file()]
+    package = ROOT / "lossguard"
+    own = [path.name for path in package.iterdir() if path.is_file()]
+    own += [str(path.relative_to(package)) for path in (package / "integrations").glob("*.py")]
     parts = [
         str(path.relative_to(ROOT))
         for folder in (*FOLDERS, "examples")
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.name != STARTUP
     ]
     return {f"lossguard/{name}" for name in [*own, *parts]}
 

@@ -153,13 +153,13 @@ def test_trouble_right_after_a_rollback_is_not_cured_by_another() -> None:
     word = judge.decide(incidents.all[0], 15)
     assert isinstance(word, str)
     assert "it is back 3 steps after a rollback" in word
-    assert not judge.stands_down
+    stood_down = [judge.stands_down]
     assert all(judge.wait(step, acute=True) is None for step in range(15, 79))
     word = judge.wait(79, acute=True)
     assert word is not None
     assert "it goes on 64 steps later" in word
     assert "a person is needed" in word
-    assert judge.stands_down
+    assert [*stood_down, judge.stands_down] == [False, True]
     assert judge.wait(80, acute=True) is None, "once"
     incidents.take(finding(81, Symptom.DIVERGENCE))
     assert judge.decide(incidents.all[0], 81) is None

@@ -15,8 +15,8 @@ from torch.nn.utils import clip_grad
 from torch.utils.data import DataLoader, TensorDataset
 
 from lossguard.home import Home
-from lossguard.probes import patches
 from lossguard.probes.guard import attach
+from lossguard.probes.listener import LISTENERS
 from tests.unit.probes.loops import Records, Tiny, Watch, loop_of, loss_of, same, weights_of
 
 PATCHED = (
@@ -164,10 +164,10 @@ def test_a_listener_that_is_gone_is_forgotten() -> None:
     before = functions()
     model, optimizer = a_loop()
     attach(model, optimizer, agent="existing")
-    assert patches._listeners
+    assert LISTENERS
     del model, optimizer
     gc.collect()
-    assert not patches._listeners
+    assert not LISTENERS
     assert all(a is b for a, b in zip(functions(), before, strict=True))
 
 

@@ -80,6 +80,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
         monkeypatch.setattr("sys.argv", [str(SCRIPT), str(tmp_path / "model.pt")])
         runpy.run_path(str(SCRIPT), run_name="__main__")
         for loop in set(LOOPS) - before:
+            assert isinstance(loop, Loop)
             assert not loop._shield._off
             loop.close("finished")
         return observations(sent)

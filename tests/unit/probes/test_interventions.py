@@ -94,7 +94,7 @@ def test_gradients_are_clipped_like_torch_does(max_norm: float, expected: float)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         clip.apply(torch.tensor(5.0), optimizer)
-        return torch.cat(gradients).norm().item()
+        return float(torch.cat(gradients).norm())
 
     assert norm_after(1.0) == 5.0, "no bound, no change"
     clip.max_norm = max_norm

@@ -86,7 +86,7 @@ def guard(home: Home) -> Iterator[Guard]:
 
 def train(guard: Guard, steps: int = 1) -> None:
     """Updates with gradients of one."""
-    optimizer = loop_of(guard)._state.optimizer
+    optimizer = loop_of(guard)._state.optimizers[0]
     for _ in range(steps):
         for group in optimizer.param_groups:
             for p in group["params"]:
