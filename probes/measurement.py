@@ -54,6 +54,7 @@ class Names:
     zeros: Sequence[str] = ()
     saturated: Sequence[str] = ()
     updated: Sequence[str] = ()
+    adapted: Sequence[str] = ()
     holders: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Of a parameter that is cut: the ranks that hold its parts."""
 
@@ -124,7 +125,7 @@ class Measurement:
             *outputs.NAMES,
             *(f"weight_norm/{name}" for name in weights),
             *(f"update_ratio/{name}" for name in names.updated),
-            *(f"adam_ratio/{name}" for name in names.updated),
+            *(f"adam_ratio/{name}" for name in names.adapted),
         ]
         self.size = len(self._device_names)
         self._plain_at = len(parameters)
@@ -138,6 +139,7 @@ class Measurement:
         self._no_outputs = self.missing.expand(len(outputs.NAMES))
         self._no_weights = self.missing.expand(len(weights))
         self._no_ratios = self.missing.expand(len(names.updated))
+        self._no_moments = self.missing.expand(len(names.adapted))
         self._host_names: list[str] = list(_HOST)
         self._places = dict.fromkeys((*self._device_names, *self._sampled_names), -1)
         self._places |= {name: i for i, name in enumerate(_HOST)}
@@ -213,7 +215,7 @@ class Measurement:
             self._no_outputs if sampled.outputs is None else sampled.outputs,
             self._no_weights if weights is None else weights,
             self._no_ratios if sampled.update_ratios is None else sampled.update_ratios,
-            self._no_ratios if sampled.moments is None else sampled.moments,
+            self._no_moments if sampled.moments is None else sampled.moments,
         ]
         return Assembled(torch.cat(parts), factors, True, known)
 

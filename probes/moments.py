@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lossguard.probes.parameters import evenly
 from lossguard.probes.pieces import FLOATS, thinned
 from lossguard.probes.sharded import local_part
 
+_MOST = 16
 _LOOKED_AT = 1 << 10
 _TINY = 1e-30
 
@@ -40,8 +42,10 @@ class SecondMoments:
     Any optimizer counts that keeps ``exp_avg_sq`` and has two betas.
     """
 
-    def __init__(self, watched: Sequence[Tensor], missing: Tensor) -> None:
-        self._watched = list(watched)
+    def __init__(self, parameters: Sequence[Tensor], among: Sequence[int], missing: Tensor) -> None:
+        self.watched = evenly(among, _MOST)
+        """Which parameters have a ratio: at most 16 of those ``among`` which to choose."""
+        self._watched = [parameters[i] for i in self.watched]
         self._missing = missing
 
     @torch.no_grad()

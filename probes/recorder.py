@@ -69,6 +69,7 @@ class Recorder:
             zeros=self.senses.units.zero_names,
             saturated=self.senses.units.saturated_names,
             updated=[named[i][0] for i in self.senses.weights.watched],
+            adapted=[named[i][0] for i in self.senses.moments.watched],
             holders={n: ranks for n, p in named if (ranks := holders(p) or flat.get(id(p)))},
         )
         return Measurement(self._hello.run, self._hello.rank, names, self.device)

@@ -105,8 +105,7 @@ class Senses(Listener):
         self.gradients_unknown |= was_clipped
         self.tap.watch(parameters)
         self.weights = Weights(parameters, self.missing)
-        watched = [parameters[i] for i in self.weights.watched]
-        self.moments = SecondMoments(watched, self.missing)
+        self.moments = SecondMoments(parameters, self.weights.watched, self.missing)
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether it is one of those."""

@@ -63,6 +63,13 @@ _ALIASES: dict[str, str] = {
     "gpu_utilization": "gpu_utilization gpu_util gpu_utilisation gpu_usage utilization_gpu "
     "gpu_0_utilization gpu0_utilization gpu_0_gpu",
     "checkpoint_age": "checkpoint_age",
+    # Measured live only: what wrote them was Lossguard, under their own names.
+    **{name: name for name in (
+        "allocator_retries", "backward_time", "checkpoint_time", "clip_coefficient", "eos_share",
+        "eval_time", "forward_time", "gpu_power", "gpu_temperature", "input_batch",
+        "input_fingerprint", "input_mean", "loss_scale_growth", "memory_fragmented",
+        "optimizer_time",
+    )},
 }  # fmt: skip
 
 ORDER = {metric: place for place, metric in enumerate(_ALIASES)}
@@ -76,10 +83,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "l2_norm/grad",
     ),
     "act_rms": ("act_rms", "activation_rms"),
+    "act_absmax": ("act_absmax",),
     "zero_share": ("zero_share",),
     "saturated_share": ("saturated_share",),
     "weight_norm": ("weight_norm", "weight_norms", "param_norm", "param_norms", "l2_norm/param"),
     "update_ratio": ("update_ratio", "update_ratios", "l2_norm/update_ratio"),
+    "adam_ratio": ("adam_ratio",),
 }  # fmt: skip
 """Per-layer metrics, ``<family>/<layer>``, and what the family is called."""
 

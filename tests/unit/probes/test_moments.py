@@ -24,7 +24,7 @@ def trained(scale: float, steps: int = 40, **options: object) -> tuple[list[Tens
             p.grad = torch.randn(p.shape, generator=generator) * (scale if i == steps else 1.0)
         if i < steps:
             optimizer.step()
-    found = SecondMoments(parameters, missing_value(CPU)).measure([optimizer])
+    found = SecondMoments(parameters, [0, 1], missing_value(CPU)).measure([optimizer])
     assert found is not None
     return list(parameters), found.tolist()
 
@@ -53,7 +53,7 @@ def test_it_is_the_ratio_by_hand() -> None:
     moment = optimizer.state[parameter]["exp_avg_sq"].double() / (1 - 0.95**6)
     assert parameter.grad is not None
     expected = float((parameter.grad.double().square() / moment).mean().sqrt())
-    found = SecondMoments([parameter], missing_value(CPU)).measure([optimizer])
+    found = SecondMoments([parameter], [0], missing_value(CPU)).measure([optimizer])
     assert found is not None
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
@@ -62,7 +62,7 @@ def test_without_such_moments_there_is_nothing() -> None:
     """Another optimizer, a first step, a gradient that still carries a loss scale."""
     parameter = nn.Parameter(torch.zeros(3))
     parameter.grad = torch.ones(3)
-    moments = SecondMoments([parameter], missing_value(CPU))
+    moments = SecondMoments([parameter], [0], missing_value(CPU))
     sgd, adam = torch.optim.SGD([parameter], lr=0.1), torch.optim.Adam([parameter])
     assert moments.measure([]) is None
     assert moments.measure([sgd]) is None
@@ -79,7 +79,17 @@ def test_a_parameter_without_a_gradient_is_missing() -> None:
     optimizer = torch.optim.Adam([first, second])
     first.grad = torch.ones(3)
     optimizer.step()
-    found = SecondMoments([first, second], missing_value(CPU)).measure([optimizer])
+    found = SecondMoments([first, second], [0, 1], missing_value(CPU)).measure([optimizer])
     assert found is not None
     assert float(found[0]) == pytest.approx(1.0, rel=1e-3)
     assert int(found.view(torch.int32)[1]) == MISSING_BITS
+
+
+def test_sixteen_are_watched_spread_over_all() -> None:
+    """Of those that have an update ratio."""
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(100)]
+    moments = SecondMoments(parameters, range(0, 100, 2), missing_value(CPU))
+    assert len(moments.watched) == 16
+    assert moments.watched[0] == 0
+    assert moments.watched[-1] >= 90
+    assert all(i % 2 == 0 for i in moments.watched)

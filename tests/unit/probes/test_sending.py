@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
 
 def a_measurement() -> Measurement:
     """Two parameters, one module, one of each of the sampled families."""
-    names = Names(parameters=["a", "b"], modules=["m"], zeros=["r"], saturated=["s"], updated=["a"])
+    names = Names(parameters=["a", "b"], modules=["m"], zeros=["r"], saturated=["s"], updated=["a"],
+                  adapted=["a"])  # fmt: skip
     return Measurement("run", 0, names, CPU)
 
 

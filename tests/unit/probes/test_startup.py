@@ -163,6 +163,9 @@ class Resident:
 def leaves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """``os._exit`` that does not; the codes it was called with."""
     codes: list[int] = []
+    # Whatever an earlier test has left alive is not told, and has not put its own in place.
+    monkeypatch.setattr(leaving, "_residents", [])
+    monkeypatch.setattr(leaving, "_in_place", False)
     monkeypatch.setattr(os, "_exit", codes.append)
     return codes
 
