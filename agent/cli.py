@@ -190,14 +190,14 @@ def incidents(run: RunName = "", as_json: AsJson = False) -> None:
 @app.command()
 def send(
     run: Annotated[str, typer.Argument(help="A run: its id, the start of it, or a name.")],
-    action: Annotated[str, typer.Argument(help="skip, rollback, lower_lr, stop.")],
+    action: Annotated[str, typer.Argument(help="skip, rollback, lower_lr, checkpoint, stop ...")],
     arg: Annotated[
         Optional[list[str]], typer.Option(help="key=value, say factor=0.1; may be repeated.")  # noqa: UP045
     ] = None,
     wait_s: Annotated[float, typer.Option("--wait", help="Wait this long for it [s].")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Operate a run by hand: skip, roll back, lower the learning rate, stop."""
+    """Operate a run by hand: skip, roll back, lower the learning rate, checkpoint, stop."""
     from lossguard.agent.operating import send_command
 
     result = send_command(run, action, arg or [], wait_s)
