@@ -38,6 +38,7 @@ class Acting:
         self._gates: dict[int, Reflex] = {}
         self._bounded: Reflex | None = None
         self._by_command = False
+        self._total_norm: Tensor | None = None
         self._turns_back = True
         self._hold = LearningRateHold(state)
         self._ring = SnapshotRing(state)
@@ -59,6 +60,7 @@ class Acting:
     ) -> Tensor | None:
         """Judge the update and close the gate on a bad one; the code that stands."""
         by_command = self.orders.take_skip()
+        self._total_norm = total_norm
         self.orders.clip.apply(total_norm, optimizer)
         self._by_command = by_command
         gate = self._gate_of(optimizer)
@@ -73,6 +75,7 @@ class Acting:
 
     def also_before(self, optimizer: torch.optim.Optimizer, code: Tensor | None) -> None:
         """Another optimizer of the same step: what was said of the first holds for it."""
+        self.orders.clip.apply(self._total_norm, optimizer)
         if code is None or not (self._guards or self._by_command):
             return
         # GradScaler decides for each optimizer on its own.
