@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.attaching.scripts import TRAINS, Scripts, end
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("attaching")]
 
 FAMILY = """
 import subprocess

@@ -42,6 +42,8 @@ FRAMEWORKS = [
     Framework("accelerate_loop", "accelerate"),
     Framework("skorch_net", "skorch"),
 ]
+SELDOM = ("ignite", "skorch")
+"""Built like others here, and left to ``make soak``: importing them is what takes the time."""
 
 
 def require(package: str) -> None:
@@ -76,7 +78,13 @@ def column(seen: list[Observation], metric: str) -> list[float]:
     return [o.values[metric] for o in seen if metric in o.values]
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda framework: framework.script)
+@pytest.mark.parametrize(
+    "framework",
+    [
+        pytest.param(f, id=f.script, marks=[pytest.mark.slow] if f.package in SELDOM else [])
+        for f in FRAMEWORKS
+    ],
+)
 def test_the_run_is_as_without_and_everything_in_it_is_seen(
     framework: Framework, tmp_path: Path, home: Home
 ) -> None:

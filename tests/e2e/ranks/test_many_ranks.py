@@ -27,7 +27,8 @@ from tests.e2e.ranks.training import MAX_NORM, STEPS, Expected, Told
 from tests.support.agents import AgentProcess
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# Its trainings are made once, for all of its tests.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("ranks")]
 
 ROOT = Path(__file__).resolve().parents[3]
 ON_TWO = ("ddp", "fsdp", "fsdp-clipping", "flat", "tensor", "sequence")
