@@ -50,13 +50,13 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
             client.receive(0.1)
 
 
-def stop_agent(home: Home, wait_s: float = 5.0) -> int:
+def stop_agent(home: Home, wait_s: float = 20.0) -> int:
     """End this user's agent and wait until it has ended; its process id.
 
     Raises AgentUnreachable where none answers, or it does not end.
     """
     with Client(home) as client:
-        answer = client.request(feed.Shutdown(), timeout_s=3.0)
+        answer = client.request(feed.Shutdown(), timeout_s=10.0)
     pid = answer.agent_pid if isinstance(answer, feed.Pong) else 0
     deadline = time.monotonic() + wait_s
     while agent_is_running(home):
