@@ -63,8 +63,10 @@ class DurableTier:
         keep: int = 3,
         interval_s: float = 300.0,
         disk: Disk | None = None,
+        among_runs: bool = False,
     ) -> None:
         self._folder = folder
+        self._among_runs = among_runs
         self._about = dict(about)
         self._report = report
         self._keep = max(2, keep)
@@ -134,7 +136,8 @@ class DurableTier:
             if not self._swept:
                 self._swept = True
                 sweep(self._folder)
-                _forget_old_runs(self._folder)
+                if self._among_runs:
+                    _forget_old_runs(self._folder)
             if snapshot.ready is not None:
                 snapshot.ready.synchronize()
             self._write_whole(snapshot)
@@ -228,10 +231,19 @@ def _existing(path: Path) -> Path:
 
 
 def _forget_old_runs(folder: Path) -> None:
-    """Remove the snapshots of all but the newest few other runs: disks are finite."""
-    others = [path for path in folder.parent.glob("*/") if path != folder]
-    for path in sorted(others, key=lambda p: p.stat().st_mtime)[: -_OTHER_RUNS or None]:
+    """Remove the snapshots of all but the newest few other runs: disks are finite.
+
+    Only folders that hold snapshots and nothing else.
+    """
+    others = [p for p in folder.parent.glob("*/") if p != folder and _is_of_a_run(p)]
+    for path in sorted(others, key=lambda p: p.stat().st_mtime)[:-_OTHER_RUNS]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    steps = {folder_of(path, step).name for step in steps_in(path)}
+    names = {entry.name for entry in path.iterdir()}
+    return bool(steps) and not path.is_symlink() and names == steps
 
 
 def tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier:
@@ -243,4 +255,6 @@ def tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier
         "world_size": hello.world_size,
     }
     rank = f".rank{hello.rank}" if hello.world_size > 1 else ""
-    return DurableTier(find_home().state / "snapshots" / f"{hello.run}{rank}", about, report)
+    return DurableTier(
+        find_home().state / "snapshots" / f"{hello.run}{rank}", about, report, among_runs=True
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -202,3 +203,18 @@ def test_they_are_as_rare_as_asked_for(tmp_path: Path, interval_s: float) -> Non
     tier.settle()
     assert tier.offer(small(2)) is (interval_s == 0.0)
     tier.settle()
+
+
+def test_snapshots_of_old_runs_go_and_nothing_else_does(tmp_path: Path) -> None:
+    """Three other runs keep theirs; a folder that holds anything else is not ours to remove."""
+    for i in range(6):
+        Tier(tmp_path / f"run-{i}").write(small(1))
+        os.utime(tmp_path / f"run-{i}", (i, i))
+    (tmp_path / "run-0" / "notes").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    tier = DurableTier(tmp_path / "now", {}, print, interval_s=0.0, among_runs=True)
+    assert tier.offer(small(1))
+    tier.settle()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "empty", "now", "run-0", "run-3", "run-4", "run-5",
+    ]  # fmt: skip
