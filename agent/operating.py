@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import get_args
@@ -56,7 +57,9 @@ def stop_agent(home: Home, wait_s: float = 20.0) -> int:
     Raises AgentUnreachable where none answers, or it does not end.
     """
     with Client(home) as client:
-        answer = client.request(feed.Shutdown(), timeout_s=10.0)
+        answer = client.request(feed.Ping(), timeout_s=10.0)
+        with contextlib.suppress(AgentUnreachable):  # it may end before its answer is out
+            client.request(feed.Shutdown(), timeout_s=3.0)
     pid = answer.agent_pid if isinstance(answer, feed.Pong) else 0
     deadline = time.monotonic() + wait_s
     while agent_is_running(home):
