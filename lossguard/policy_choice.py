@@ -15,12 +15,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lossguard.errors import ConfigError, ExitCode
+from lossguard.own_python import own_python
 
 SHIPPED = Path(__file__).parent / "agent" / "policies"
 """The policies that come with Lossguard, a TOML file each."""
@@ -111,8 +111,7 @@ def _checked(policy: str) -> dict[str, object] | None:
     import json
     import subprocess
 
-    isolated = ["-P"] if sys.version_info >= (3, 11) else []
-    check = [sys.executable, *isolated, "-m", "lossguard.agent.policy_check", policy]
+    check = own_python("lossguard.agent.policy_check", policy)
     try:
         done = subprocess.run(
             check,

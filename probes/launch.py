@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 
 from lossguard.home import Home
+from lossguard.own_python import own_python
 
 
 def agent_is_running(home: Home) -> bool:
@@ -37,8 +37,7 @@ def start_agent(home: Home) -> None:
         for key, value in os.environ.items()
         if key not in ("LOSSGUARD", "PYTHONSTARTUP") and not key.startswith("TORCHELASTIC_")
     }
-    isolated = ["-P"] if sys.version_info >= (3, 11) else []
-    agent = [sys.executable, *isolated, "-m", "lossguard", "agent", "--background"]
+    agent = own_python("lossguard", "agent", "--background")
     with home.agent_log_path.open("ab") as log:
         # The shell leaves the agent behind and ends: nobody has to reap it later.
         subprocess.run(
