@@ -92,10 +92,7 @@ def run(trial: Trial, environment: dict[str, str]) -> Outcome:
     actions: list[dict[str, str | int]] = []
     if trial.rule == "guarded":
         said = _lossguard(environment, "incidents", "-".join(words), "--json")
-        incidents = [json.loads(line) for line in said.splitlines()] if said else []
-        if len(incidents) == 1 and isinstance(incidents[0], list):
-            incidents = incidents[0]
-        actions = [action for incident in incidents for action in incident["actions"]]
+        actions = [a for line in said.splitlines() for a in json.loads(line)["actions"]]
     return Outcome.of(trial, result, actions)
 
 

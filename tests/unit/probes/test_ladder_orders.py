@@ -10,8 +10,8 @@ import torch
 
 from lossguard.errors import StopTraining
 from lossguard.probes import wire
+from tests.unit.probes.commanded import Commanded, command
 from tests.unit.probes.loops import Watch, loop_of, same
-from tests.unit.probes.test_orders import Commanded, command
 
 pytestmark = pytest.mark.usefixtures("no_link")
 

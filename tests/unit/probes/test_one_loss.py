@@ -43,6 +43,14 @@ def loss_of(model: nn.Module) -> Tensor:
     return functional.mse_loss(model(x), y)
 
 
+def ordinary_step(truth: Truth, model: nn.Module, optimizer: Any, loss: Tensor) -> None:
+    """All that follows a forward in most scripts."""
+    optimizer.zero_grad()
+    loss.backward()
+    truth.step(loss, named(model=model))
+    optimizer.step()
+
+
 def plain(truth: Truth) -> Iterable[Tensor]:
     """Full precision, nothing else."""
     model = Net()
@@ -64,10 +72,7 @@ def bfloat16(truth: Truth) -> Iterable[Tensor]:
         x, y = batch()
         with torch.autocast("cpu", torch.bfloat16):
             loss = functional.mse_loss(model(x).float(), y)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -190,10 +195,7 @@ def frozen(truth: Truth) -> Iterable[Tensor]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(STEPS):
         loss = loss_of(model)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -221,10 +223,7 @@ def adapters(truth: Truth) -> Iterable[Tensor]:
     optimizer = torch.optim.AdamW(trained, lr=0.01)
     for _ in range(STEPS):
         loss = loss_of(model)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -234,10 +233,7 @@ def sparse(truth: Truth) -> Iterable[Tensor]:
     optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.01)
     for _ in range(STEPS):
         loss = model(torch.randint(20, (3, 5))).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -263,10 +259,7 @@ def tied(truth: Truth) -> Iterable[Tensor]:
     for _ in range(STEPS):
         x = torch.randint(11, (4, 7))
         loss = functional.cross_entropy(model(x).flatten(0, 1), x.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -277,10 +270,7 @@ def some_without_gradient(truth: Truth) -> Iterable[Tensor]:
     for step in range(STEPS):
         x, y = batch()
         loss = functional.mse_loss(model["odd" if step % 2 else "even"](x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -303,10 +293,7 @@ def complex_and_scalar(truth: Truth) -> Iterable[Tensor]:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(17):
         loss = loss_of(model)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -320,10 +307,7 @@ def gradient_penalty(truth: Truth) -> Iterable[Tensor]:
         out = model(x)
         (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
         loss = functional.mse_loss(out, y) + 0.1 * (slope.norm(dim=1) - 1).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -360,10 +344,7 @@ def policy_gradient(truth: Truth) -> Iterable[Tensor]:
             gain = (policy.log_prob(actions) * (rewards - values)).mean()
             fit = functional.mse_loss(critic(seen).squeeze(1), rewards)
             loss = -gain + 0.5 * fit - 0.01 * policy.entropy().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            truth.step(loss, named(model=model))
-            optimizer.step()
+            ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -375,10 +356,7 @@ def moved_after(truth: Truth) -> Iterable[Tensor]:
     for _ in range(STEPS):
         x, y = batch()
         loss = functional.mse_loss(model(x.double()), y.double())
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -437,10 +415,7 @@ def other_optimizer(truth: Truth, *, make: Any) -> Iterable[Tensor]:
     optimizer = make(model)
     for _ in range(STEPS):
         loss = loss_of(model)
-        optimizer.zero_grad()
-        loss.backward()
-        truth.step(loss, named(model=model))
-        optimizer.step()
+        ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 
@@ -459,10 +434,7 @@ def new_each_epoch(truth: Truth) -> Iterable[Tensor]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for _ in range(2):
             loss = loss_of(model)
-            optimizer.zero_grad()
-            loss.backward()
-            truth.step(loss, named(model=model))
-            optimizer.step()
+            ordinary_step(truth, model, optimizer, loss)
     return model.parameters()
 
 

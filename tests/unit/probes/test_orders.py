@@ -12,63 +12,12 @@ from torch.optim import lr_scheduler
 
 from lossguard.errors import StopTraining
 from lossguard.probes import wire
-from lossguard.probes.guard import Guard
 from lossguard.probes.learning_rate import LearningRateHold, learning_rate, lower_rates
 from lossguard.probes.reflex import Reflex
-from tests.unit.probes.loops import Records, Tiny, Watch, loop_of, loss_of, same, weights_of
+from tests.unit.probes.commanded import Commanded, command
+from tests.unit.probes.loops import Watch, loop_of, loss_of, same, weights_of
 
 pytestmark = pytest.mark.usefixtures("no_link")
-
-
-def command(
-    name: str, action: Any, step: int = 0, expires: int = 1000, **args: Any
-) -> wire.Command:
-    """An order to this run."""
-    return wire.Command(
-        run="run", command=name, action=action, step=step, expires_step=expires, args=args
-    )
-
-
-class Commanded:
-    """A guarded loop that takes orders."""
-
-    def __init__(self, watch: Watch, policy: str = "guard", fused: bool = True) -> None:
-        torch.manual_seed(0)
-        self.model = Tiny()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01, fused=fused)
-        self.schedule = lr_scheduler.LambdaLR(self.optimizer, lambda step: 0.9**step)
-        self.guard: Guard = watch(
-            self.model, self.optimizer, policy=policy, scheduler=self.schedule
-        )
-        self.records = Records(self.guard)
-        self.seed = 0
-
-    def order(self, *commands: wire.Command) -> None:
-        """As the link hands them over."""
-        loop_of(self.guard)._link.orders.extend(commands)
-
-    def run(self, steps: int = 1) -> None:
-        """Train on the next batches."""
-        for _ in range(steps):
-            self.optimizer.zero_grad()
-            loss_of(self.model, self.seed).backward()
-            self.optimizer.step()
-            self.schedule.step()
-            self.seed += 1
-
-    @property
-    def answers(self) -> list[wire.Ack]:
-        """What was answered so far."""
-        return [w for w in loop_of(self.guard)._outbox.words if isinstance(w, wire.Ack)]
-
-    def everything(self) -> Any:
-        """Weights, moments, schedule."""
-        return (
-            weights_of(self.model),
-            [t.clone() for s in self.optimizer.state.values() for t in s.values()],
-            self.schedule.state_dict()["last_epoch"],
-            [g["lr"] for g in self.optimizer.param_groups],
-        )
 
 
 def test_a_command_is_carried_out_once_and_answered_as_often_as_it_comes(watch: Watch) -> None:

@@ -12,7 +12,7 @@ from accelerate_loop import train as fit
 
 from lossguard.integrations.accelerate import watch
 from lossguard.probes.guard import Guard
-from tests.e2e.frameworks.trials.forwards import Forwards, tell
+from tests.e2e.frameworks.trials.forwards import Forwards, tell_all
 
 
 class ValidationLosses(GeneralTracker):  # type: ignore[misc]
@@ -48,11 +48,4 @@ def train(name: str, policy: str | None, **trouble: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tell(
-        plain=train("plain", None),
-        observed=train("observed", "observe"),
-        guarded=train("guarded", "guard"),
-        poisoned=train("poisoned", "observe", poisoned=True),
-        saved=train("saved", "guard", poisoned=True),
-        rolled_back=train("rolled_back", "guard", rolled_back=True),
-    )
+    tell_all(train)

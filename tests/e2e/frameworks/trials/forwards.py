@@ -76,6 +76,17 @@ class Forwards:
         }
 
 
-def tell(**results: Any) -> None:
-    """The last line on stdout."""
+def tell_all(train: Callable[..., dict[str, Any]]) -> None:
+    """What came of the same training watched in every way: the last line on stdout.
+
+    ``train`` takes the name of the run, its policy (None: unwatched) and the trouble in it.
+    """
+    results = {
+        "plain": train("plain", None),
+        "observed": train("observed", "observe"),
+        "guarded": train("guarded", "guard"),
+        "poisoned": train("poisoned", "observe", poisoned=True),
+        "saved": train("saved", "guard", poisoned=True),
+        "rolled_back": train("rolled_back", "guard", rolled_back=True),
+    }
     print(json.dumps(results))

@@ -10,7 +10,7 @@ from transformers import PrinterCallback
 
 from lossguard.integrations.huggingface import LossguardCallback
 from lossguard.probes.guard import Guard
-from tests.e2e.frameworks.trials.forwards import Forwards, tell
+from tests.e2e.frameworks.trials.forwards import Forwards, tell_all
 
 
 def train(name: str, policy: str | None, **trouble: bool) -> dict[str, Any]:
@@ -28,11 +28,4 @@ def train(name: str, policy: str | None, **trouble: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tell(
-        plain=train("plain", None),
-        observed=train("observed", "observe"),
-        guarded=train("guarded", "guard"),
-        poisoned=train("poisoned", "observe", poisoned=True),
-        saved=train("saved", "guard", poisoned=True),
-        rolled_back=train("rolled_back", "guard", rolled_back=True),
-    )
+    tell_all(train)
