@@ -157,11 +157,7 @@ class Acting:
 
     def _report_disk(self, text: str) -> None:
         log.warning("lossguard: %s", text)
-        self._outbox.say(
-            wire.Event(
-                run=self._hello.run, rank=self._hello.rank, step=0, kind="disk", message=text[:500]
-            )
-        )
+        self._outbox.tell(0, "disk", text[:500])
 
     def snapshot(self, step: int, step_time_s: float) -> Snapshot:
         """Capture now."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 
 import msgspec
-import torch
-from torch import nn
 
 from lossguard.home import find_home
 from lossguard.policy_choice import ChosenPolicy
 from lossguard.probes import wire
 from lossguard.probes.identity import make_hello
 from lossguard.probes.loop import Loop
-from lossguard.probes.parameters import Groups, optimizer_parameters
+from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
@@ -48,13 +46,8 @@ def begin(
 
 def _trained_elsewhere(state: TrainingState) -> str:
     """The first trainable parameter of the model that no optimizer updates, or empty."""
-    return _first_stray(state.model, state)
-
-
-def _first_stray(model: nn.Module | None, groups: Groups) -> str:
-    owned = {id(p) for p in optimizer_parameters(groups)}
-    named: dict[str, torch.Tensor] = dict(model.named_parameters()) if model is not None else {}
-    for name, parameter in named.items():
+    owned = {id(p) for p in optimizer_parameters(state)}
+    for name, parameter in state.model.named_parameters() if state.model is not None else ():
         if parameter.requires_grad and id(parameter) not in owned:
             return name
     return ""

@@ -24,13 +24,15 @@ from lossguard.probes.durable_files import (
     sweep,
     write_folder,
 )
-from lossguard.probes.plain_state import Blob, NotPlain, NotReadable, put_together, take_apart
+from lossguard.probes.plain_state import Blob, NotPlain, NotReadable, Tree, put_together, take_apart
 from lossguard.probes.snapshots import Snapshot
 
 _ALIGNED = 64
 """Blobs begin at multiples of it, so that tensors in them are aligned."""
 _FREE = 4.0
 """Free space asked for, in sizes of the snapshot: a full disk is worse than no snapshot."""
+Piece = tuple[str, str, Tree, list[int]]
+"""Part, name in it (of ``extra``), tree, sizes of its blobs [bytes]."""
 _NEEDED = ("model", "optimizers")
 _OTHER_RUNS = 3
 """So many other runs keep theirs: those that ended before they were done."""
@@ -151,16 +153,13 @@ class DurableTier:
         free = shutil.disk_usage(_existing(self._folder)).free
         if free < _FREE * snapshot.bytes:
             raise OSError(f"{free} bytes are free, and {_FREE:g} times {snapshot.bytes} are wanted")
-        kept, missing = _writable(snapshot.kept)
-        tree, blobs = take_apart(kept)
-        sizes = [blob.nbytes for blob in blobs]
-        raw = msgspec.msgpack.encode([tree, sizes])
+        pieces, blobs, missing = _taken_apart(snapshot.kept)
         about = {
             **self._about,
             "learning_rates": list(snapshot.learning_rates),
             "missing": missing,
         }
-        files = {"tree": [raw], "blobs": _padded(blobs)}
+        files = {"tree": [msgspec.msgpack.encode(pieces)], "blobs": _padded(blobs)}
         write_folder(self._folder, snapshot.step, files, about, self._disk)
 
     def _say(self, kind: str, text: str) -> None:
@@ -176,8 +175,7 @@ def read_snapshot(folder: Path, step: int) -> Durable:
     raw = read_file(where, "tree", manifest)
     blobs = read_file(where, "blobs", manifest)
     try:
-        tree, sizes = msgspec.msgpack.decode(raw)
-        kept = put_together(tree, list(_cut(blobs, sizes)))
+        kept = _put_together(msgspec.msgpack.decode(raw), memoryview(blobs))
         about = manifest["about"]
         rates, missing = tuple(about["learning_rates"]), tuple(about["missing"])
     except (ValueError, TypeError, KeyError, NotReadable) as error:
@@ -185,29 +183,50 @@ def read_snapshot(folder: Path, step: int) -> Durable:
     return Durable(step, kept, rates, missing, about)
 
 
-def _writable(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What of a captured state can be written, and the names of the parts that cannot.
+def _taken_apart(kept: Mapping[str, Any]) -> tuple[list[Piece], list[Blob], list[str]]:
+    """The pieces of a captured state, their blobs in one row, and the names of what is not plain.
 
-    Raises NotPlain where the model or an optimizer cannot: the rest alone is of no use.
+    Raises NotPlain where that is the model or an optimizer: the rest alone is of no use.
     """
-    plain: dict[str, Any] = {}
+    pieces: list[Piece] = []
+    blobs: list[Blob] = []
     missing: list[str] = []
+    for part, name, value in _pieces_of(kept):
+        try:
+            tree, found = take_apart(value, f"{part}.{name}" if name else part)
+        except NotPlain as error:
+            if part in _NEEDED:
+                raise
+            missing.append(str(error))
+            continue
+        pieces.append((part, name, tree, [blob.nbytes for blob in found]))
+        blobs += found
+    return pieces, blobs, missing
+
+
+def _pieces_of(kept: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Each part; of ``extra`` each thing, for one that is not plain costs the others nothing."""
     for part, value in kept.items():
-        pieces = value.items() if part == "extra" else [("", value)]
-        fit: dict[str, Any] = {}
-        for name, piece in pieces:
-            try:
-                take_apart(piece, f"{part}.{name}" if name else part)
-                fit[name] = piece
-            except NotPlain as error:
-                if part in _NEEDED:
-                    raise
-                missing.append(str(error))
         if part == "extra":
-            plain[part] = fit
-        elif fit:
-            plain[part] = value
-    return plain, missing
+            yield from ((part, name, thing) for name, thing in value.items())
+        else:
+            yield part, "", value
+
+
+def _put_together(pieces: Sequence[Piece], blobs: memoryview) -> dict[str, Any]:
+    """The other way round."""
+    kept: dict[str, Any] = {"extra": {}}
+    for part, name, tree, sizes in pieces:
+        here = []
+        for size in sizes:
+            here.append(blobs[:size])
+            blobs = blobs[size + -size % _ALIGNED :]
+        value = put_together(tree, here)
+        if part == "extra":
+            kept["extra"][name] = value
+        else:
+            kept[part] = value
+    return kept
 
 
 def _padded(blobs: Sequence[Blob]) -> Iterator[bytes | memoryview]:
@@ -216,18 +235,9 @@ def _padded(blobs: Sequence[Blob]) -> Iterator[bytes | memoryview]:
         yield b"\0" * (-blob.nbytes % _ALIGNED)
 
 
-def _cut(content: bytearray, sizes: Sequence[int]) -> Iterator[memoryview]:
-    view, place = memoryview(content), 0
-    for size in sizes:
-        yield view[place : place + size]
-        place += size + -size % _ALIGNED
-
-
 def _existing(path: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
+    return next(there for there in (path, *path.parents) if there.exists())
 
 
 def _forget_old_runs(folder: Path) -> None:

@@ -151,12 +151,7 @@ class Link:
                 f"{_FUSE_PAUSE_STEPS} steps"
             )
             log.warning("%s", what)
-            outbox.say(
-                wire.Event(
-                    run=self._hello.run, rank=self._hello.rank, step=self.step, kind="fuse",
-                    message=what,
-                )
-            )  # fmt: skip
+            outbox.tell(self.step, "fuse", what)
 
     def _part(self, socket: Socket) -> None:
         """Last chance for what is still queued, if an agent has ever been there."""

@@ -65,7 +65,7 @@ class Measuring(Watch):
     def _hear(self, optimizer: Optimizer | None) -> Heard:
         waiting = still_scaled(self._state.scaler, optimizer, self._state.optimizers)
         was_measured = self._senses.has_norms
-        heard: Heard = self._senses.take(False, inverse_scale(optimizer))
+        heard = self._senses.take(inverse_scale(optimizer))
         if optimizer is None or heard.norms is None or not waiting or was_measured:
             return heard
         named = self._recorder.parameters

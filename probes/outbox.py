@@ -95,7 +95,7 @@ class Parcel:
 class Outbox:
     """Bounded queues between the training thread and the link.
 
-    ``put`` belongs to the training thread, ``say`` to both, the rest to the link's.
+    ``put`` belongs to the training thread, ``say`` and ``tell`` to both, the rest to the link's.
     """
 
     def __init__(self, run: str, rank: int) -> None:
@@ -136,6 +136,21 @@ class Outbox:
     def say(self, message: wire.Message) -> None:
         """Queue a word (event, answer, farewell): sent before measurements."""
         self.words.append(message)
+
+    def tell(
+        self,
+        step: int,
+        kind: str,
+        message: str,
+        data: dict[str, float | int | str] | None = None,
+    ) -> None:
+        """Queue an event of this rank."""
+        self.say(
+            wire.Event(
+                run=self._run, rank=self._rank, step=step, kind=kind, message=message,
+                data=data or {},
+            )
+        )  # fmt: skip
 
     def collect(self, *, wait: bool) -> bool:
         """Turn what has arrived from the device into parcels; False when nothing had.

@@ -21,8 +21,7 @@ from torch.utils.data import dataloader
 
 from lossguard.probes import stand_ins
 from lossguard.probes.clipping import clip_of_module
-from lossguard.probes.listener import LISTENERS as _listeners
-from lossguard.probes.listener import Listener
+from lossguard.probes.listener import LISTENERS, Listener
 from lossguard.probes.patching import Undo, swap, wrap
 
 LOSSES = (
@@ -44,12 +43,12 @@ def listen(listener: Listener) -> None:
     """Call ``listener`` from now on, for as long as somebody else keeps it."""
     if not _undo:
         _install()
-    _listeners.append(weakref.ref(listener, _forget))
+    LISTENERS.append(weakref.ref(listener, _forget))
 
 
 def stop_listening(listener: Listener) -> None:
     """No longer. With the last listener torch is as it was. Idempotent."""
-    for reference in tuple(_listeners):
+    for reference in tuple(LISTENERS):
         if reference() is listener:
             _forget(reference)
 
@@ -61,9 +60,9 @@ def notice_imports() -> None:
 
 
 def _forget(reference: weakref.ref[Listener]) -> None:
-    if reference in _listeners:
-        _listeners.remove(reference)
-    if not _listeners:
+    if reference in LISTENERS:
+        LISTENERS.remove(reference)
+    if not LISTENERS:
         _not_imported.clear()
         while _undo:
             _undo.pop()()

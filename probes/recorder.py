@@ -131,11 +131,7 @@ class Recorder:
             return
         self._said_kind = kind
         self._said_kinds += 1
-        self._say(step, "input", f"the model is fed {kind}", outbox)
-
-    def _say(self, step: int, kind: str, message: str, outbox: Outbox) -> None:
-        run, rank = self._hello.run, self._hello.rank
-        outbox.say(wire.Event(run=run, rank=rank, step=step, kind=kind, message=message))
+        outbox.tell(step, "input", f"the model is fed {kind}")
 
     def look_closer(self, step: int, measured: Measured | None, outbox: Outbox) -> None:
         """Where something is not finite: find the first module to blame, and say what was found."""
@@ -146,7 +142,7 @@ class Recorder:
         if isinstance(found, Zoomed):
             outbox.put(found)
         elif found:
-            self._say(step, "not_zoomed", found, outbox)
+            outbox.tell(step, "not_zoomed", found)
 
     def _bad_metric(self, measured: Measured) -> str | None:
         return self._measurement.bad_metric(measured)

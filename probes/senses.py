@@ -301,15 +301,12 @@ class Senses(Listener):
         """They were measured by somebody else, before the loop was there."""
         self._norms = norms
 
-    def take(self, closure: bool, inverse_scale: Tensor | None) -> Heard:
-        """What was heard since the last step. Gradients that no clipping measured are, now.
-
-        Not with a ``closure``: there the optimizer computes them itself.
-        """
+    def take(self, inverse_scale: Tensor | None) -> Heard:
+        """What was heard since the last step. Gradients that no clipping measured are, now."""
         loss = self.tap.take()
         norms, self._norms = self._norms, None
         unknown, self.gradients_unknown = self.gradients_unknown, False
-        if norms is None and not closure and not unknown:
+        if norms is None and not unknown:
             norms = self._shield.call("gradients", self._gradients.measure, inverse_scale)
         inputs = self.inputs.take()
         host: dict[str, float | None] = {

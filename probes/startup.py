@@ -3,6 +3,10 @@
 ``lossguard-startup.pth`` in site-packages calls ``arm``, and only where LOSSGUARD is set. Nothing
 but the standard library is imported until the process has imported torch by itself; nothing is
 watched until an optimizer steps in it; and no failure of ours reaches the interpreter.
+
+That file runs a literal by ``exec`` because it has one line, ``try`` is a statement, and Python
+would print an import that fails there into the stderr of every process. Nothing from outside gets
+into it.
 """
 
 from __future__ import annotations

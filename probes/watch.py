@@ -151,26 +151,13 @@ class Watch(Listener):
 
     def _report(self, part: str, what: str, trace: str) -> None:
         message = f"the {part} probe failed and is off: {what}"
-        self._tell("probe_off", message, {"part": part, "trace": trace[-4000:]})
+        data: dict[str, float | int | str] = {"part": part, "trace": trace[-4000:]}
+        self._outbox.tell(self.step, "probe_off", message, data)
 
     def say(self, kind: str, message: str) -> None:
         """To the log and to the agent: something that a person should know."""
         log.warning("%s", message)
-        self._tell(kind, message)
-
-    def _tell(
-        self, kind: str, message: str, data: dict[str, float | int | str] | None = None
-    ) -> None:
-        self._outbox.say(
-            wire.Event(
-                run=self.run,
-                rank=self._hello.rank,
-                step=self.step,
-                kind=kind,
-                message=message,
-                data=data or {},
-            )
-        )
+        self._outbox.tell(self.step, kind, message)
 
     def disable(self) -> None:
         """Do nothing from now on: in a forked child, which has neither the thread nor the right."""
