@@ -43,7 +43,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(JOBS) -m "not slow"
 
 format: venv
 	$(BIN)/ruff format .
@@ -60,7 +60,7 @@ bench-detectors: venv
 	$(BIN)/python -m benchmarks.detector_cost
 
 soak: venv
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(JOBS) -m slow
 	$(BIN)/python -m benchmarks.probe_soak
 	$(BIN)/python -m benchmarks.detector_cost --steps 10000000
 

@@ -7,8 +7,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lossguard.home import Home, find_home
 from tests.support.agents import AgentProcess
@@ -33,3 +35,21 @@ def agent(home: Home) -> Iterator[AgentProcess]:
     finally:
         process.stop()
         sys.stderr.write(process.log)
+
+
+TOGETHER = ("tests/e2e/ranks/", "tests/e2e/attaching/", "tests/packaging/test_distributions.py")
+"""Tests that share what takes long to make: each of these in one process. (xdist's own way,
+``--dist loadgroup``, renames tests, which pytest 9 does not let it.)"""
+
+
+class Scheduling(LoadScopeScheduling):
+    """Every other test goes to whichever process is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """How tests are dealt out under ``-n``."""
+    return Scheduling(config, log)

@@ -26,9 +26,6 @@ def build(source: Path, target: str, folder: Path) -> Path:
     return built
 
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))

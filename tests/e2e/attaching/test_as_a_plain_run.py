@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.attaching.scripts import TRAINS, WATCHED, Scripts
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("attaching")]
+pytestmark = pytest.mark.e2e
 
 PRINTS_ALL = '''
 """Its docstring."""

@@ -15,7 +15,6 @@ from tests.e2e.attaching.scripts import Ended, Scripts, end
 from tests.support.waiting import eventually
 
 pytestmark = [
-    pytest.mark.xdist_group("attaching"),
     pytest.mark.e2e,
     pytest.mark.skipif(
         not SUPPORTED and sys.version_info < (3, 14), reason="needs x86-64, or Python 3.14"

@@ -27,8 +27,7 @@ from tests.e2e.ranks.training import MAX_NORM, STEPS, Expected, Told
 from tests.support.agents import AgentProcess
 from tests.support.waiting import eventually
 
-# Its trainings are made once, for all of its tests.
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("ranks")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[3]
 ON_TWO = ("ddp", "fsdp", "fsdp-clipping", "flat", "tensor", "sequence")
