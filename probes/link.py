@@ -5,17 +5,19 @@ The training thread never touches the socket and never waits for this thread.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
 import zmq
 
 from lossguard.home import Home
-from lossguard.probes import wire
+from lossguard.probes import leaving, wire
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
 
@@ -87,8 +89,14 @@ class Link:
             self._thread.join(timeout_s)
 
     def abandon(self) -> None:
-        """As ``close``, without waiting for it."""
+        """As ``close``, without waiting for it: only the end of the process does."""
+        _abandoned.add(self)
+        leaving.tell(self)
         self._stop.set()
+
+    def before_leaving(self, code: int) -> None:
+        """``os._exit(code)`` is next: send what is left. At most 1 s."""
+        self.close(timeout_s=1.0)
 
     # --- all below runs in the link's own thread -------------------------------------------
 
@@ -267,3 +275,15 @@ class Link:
             self._refused = True
             self.limits = None
             log.error("the agent refused this run: %s; training goes on, unwatched", message.why)
+
+
+_abandoned: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _see_off() -> None:
+    """What was abandoned a moment ago still has its goodbye to say. At most 1.8 s."""
+    for link in list(_abandoned):
+        link.close()
+
+
+atexit.register(_see_off)

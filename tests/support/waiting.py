@@ -22,3 +22,12 @@ def eventually(look: Callable[[], T | None], patience_s: float = PATIENCE_S) -> 
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {patience_s:g} s: the last look gave {seen!r}")
         time.sleep(0.01)
+
+
+def becomes(look: Callable[[], T], expected: T, patience_s: float = PATIENCE_S) -> None:
+    """Until ``look`` returns ``expected``; AssertionError with what it returned last after."""
+    deadline = time.monotonic() + patience_s
+    while (seen := look()) != expected:
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not {expected!r} within {patience_s:g} s but {seen!r}")
+        time.sleep(0.01)
