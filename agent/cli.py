@@ -232,12 +232,21 @@ def policies(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="Print it whole. Without: list them all.")
     ] = "",
+    reference: Annotated[
+        str,
+        typer.Option(metavar="LOG", help="Print the loss of this run as TOML, to compare with."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the policies, or print one with every setting of every detector, as TOML."""
-    from lossguard.agent.policy_listing import list_policies, print_policy
+    from lossguard.agent.policy_listing import list_policies, print_policy, print_reference
 
-    print_policy(name, as_json) if name else list_policies(as_json)
+    if reference:
+        print_reference(reference)
+    elif name:
+        print_policy(name, as_json)
+    else:
+        list_policies(as_json)
 
 
 @app.command()

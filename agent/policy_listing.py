@@ -9,6 +9,7 @@ from typing import Any
 from lossguard.agent.detector_settings import settings_of
 from lossguard.agent.listing import table
 from lossguard.agent.policy_file import find_policy
+from lossguard.agent.policy_reference import as_toml
 from lossguard.agent.policy_settings import Policy, effective_settings
 from lossguard.agent.policy_text import as_full_toml
 from lossguard.detectors import CATALOGUE, Symptom
@@ -45,6 +46,11 @@ def print_policy(name: str, as_json: bool) -> None:
         _say(as_full_toml(policy).rstrip("\n"))
         return
     _say(json.dumps(policy_object(policy)))
+
+
+def print_reference(log: str) -> None:
+    """The curve of a good run, to be pasted into a policy file. Raises InputError."""
+    _say(as_toml(log))
 
 
 def policy_object(policy: Policy) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,13 @@ _SMOOTH = 4
 _FEWEST = 12
 """Blocks before the first verdict."""
 _IN_A_ROW = 3
+_LATE = 8
+_SHARE = 0.8
 _SIGMAS = 3.0
+_OF_MEDIANS = 1.2533
+"""Standard error of a median, in those of a mean."""
+_STEEP = 0.1
+_SOONER = 0.75
 
 
 class ReferenceRun:
@@ -39,25 +46,41 @@ class ReferenceRun:
     def behind_since(
         self, steps: Sequence[int], medians: Sequence[float], behind: float
     ) -> int | None:
-        """The first of the blocks at the end of a curve that are all behind the reference.
+        """The first of the blocks at the end of a curve that are behind the reference.
 
-        ``steps`` are the last steps of the blocks, ``medians`` their levels. Each of the last
-        three is to be above by more than ``behind`` of how far the reference had come down, and
-        by three times the noise of the blocks; the ones before, by half of that share. The
-        reference is taken at the beginning of a block, which is in the run's favour.
+        ``steps`` are the last steps of the blocks, ``medians`` their levels. Of the last eighth of
+        them, and at least three, four of five are to be above the reference; their median by more
+        than ``behind`` of how far the reference had come down, and by three standard errors; and
+        the reference had come as far in three quarters of the steps. Not in its first tenth,
+        where a curve falls so steeply that its seed decides. The reference is taken at the
+        beginning of a block, which is in the run's favour.
         """
-        if len(medians) < _FEWEST:
+        late = max(_IN_A_ROW, len(medians) // _LATE)
+        if len(medians) < _FEWEST or not self._has_settled(steps[-late]):
             return None
-        least = _SIGMAS * noise(list(medians[-16:]))
-        first = len(medians)
-        while first > 1:
-            there = self.at(steps[first - 2])
-            if there is None or there >= self._first:
-                break
-            above = medians[first - 1] - there
-            late = len(medians) - first < _IN_A_ROW
-            share = behind if late else 0.5 * behind
-            if above <= share * (self._first - there) or (late and above <= least):
-                break
+        above = [
+            math.nan if there is None else level - there
+            for level, there in zip(medians[1:], map(self.at, steps[:-1]), strict=True)
+        ]
+        there = self.at(steps[-2])
+        if there is None or there >= self._first or not self._took_longer(steps, medians, late):
+            return None
+        height = float(np.median(above[-late:]))
+        error = _OF_MEDIANS * noise(list(medians[-16:])) / math.sqrt(late)
+        higher = sum(one > 0.0 for one in above[-late:])
+        enough = height > behind * (self._first - there) and height > _SIGMAS * error
+        if not (enough and higher >= _SHARE * late):
+            return None
+        first = len(above) - late
+        while first > 0 and median(above[max(0, first - late) : first]) > 0.5 * height:
             first -= 1
-        return first if len(medians) - first >= _IN_A_ROW else None
+        return first + 1
+
+    def _has_settled(self, step: int) -> bool:
+        first, last = self._steps[0], self._steps[-1]
+        return bool(step >= first + _STEEP * (last - first))
+
+    def _took_longer(self, steps: Sequence[int], medians: Sequence[float], late: int) -> bool:
+        """Whether the reference was as low at three quarters of the steps."""
+        earlier = self.at(int(_SOONER * steps[-late]))
+        return earlier is not None and median(list(medians[-late:])) > earlier

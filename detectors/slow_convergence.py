@@ -82,8 +82,10 @@ class SlowConvergence(EpisodicDetector):
     law fits within twice the noise, before eight forecasts (four in a log of epochs) were right,
     or when the loss has risen: that is divergence.
 
-    *Behind a reference run* (where one is given): three blocks in a row are more than
-    ``behind`` of the reference's descent above it, and three times their noise: a warning.
+    *Behind a reference run* (where one is given): of the last blocks, an eighth of all, four of
+    five lie above it, their median by more than ``behind`` of its descent and by three standard
+    errors, and it had come as far in three quarters of the steps: a warning. Not in its first
+    tenth.
 
     A learning rate that decays lets a loss fall faster than the power law: no trouble. Blocks of
     earlier episodes are left out of later fits. The episode ends when three blocks in a row have

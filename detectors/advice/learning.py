@@ -106,8 +106,9 @@ SLOW_CONVERGENCE = Advice(
     ),
     guard="It is told; nothing is done.",
     misses=(
-        "A run that was slow from its first step follows its own curve: only a reference shows it "
-        "(`reference` under `[detectors.slow_convergence]`).",
+        "A run that was slow from its first step, or whose learning rate was lowered too early, "
+        "follows its own curve: only the loss of a better run shows it (`lossguard policies "
+        "--reference LOG` makes it part of a policy).",
     ),
     false_alarms=(
         "Curves that are no power law: fine-tuning that is done after a few hundred steps, "

@@ -159,13 +159,16 @@ class DirectLink:
             self._agent.take(self._identity, wire.encode(parcel.header), parcel.payload)
 
 
-def watch(train: Callable[[], int]) -> Record:
-    """Run a training that attaches by itself, and judge it as it goes.
+def watch(train: Callable[[], int], policy: str | None = None) -> Record:
+    """Run a training that attaches by itself, and judge it as it goes, by ``policy`` (TOML).
 
     Raises RuntimeError where a probe or a detector failed, or where nothing was attached.
     """
     with own_surroundings() as home, own_clock():
         agent = AgentSide(home)
+        if policy is not None:
+            (home.state / "policy.toml").write_text(policy)
+            os.environ["LOSSGUARD_POLICY"] = str(home.state / "policy.toml")
         with patch("lossguard.probes.watch.Link", partial(DirectLink, agent)):
             begins = train()
         record = agent.close()

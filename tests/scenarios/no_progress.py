@@ -132,6 +132,21 @@ def dead_network(seed: int, *, healthy: bool) -> int:
 )
 def rate_dropped_early(seed: int, *, healthy: bool) -> int:
     """A hundredth of the rate after so many epochs was meant; it comes after so many steps."""
+    return _with_a_rate_that_drops(seed, 600, healthy=healthy)
+
+
+@scenario(
+    Symptom.SLOW_CONVERGENCE,
+    "the same, and the loss of a run that went well is known",
+    within=900,
+    against_a_good_run=True,
+)
+def behind_the_last_run(seed: int, *, healthy: bool) -> int:
+    """What a run cannot tell by itself, its predecessor can."""
+    return _with_a_rate_that_drops(seed, 900, healthy=healthy)
+
+
+def _with_a_rate_that_drops(seed: int, more_steps: int, *, healthy: bool) -> int:
     torch.manual_seed(seed)
     text = Text(seed, batch_size=128, length=6)
     model = NextCharacter(text.vocabulary, text.length)
@@ -139,7 +154,7 @@ def rate_dropped_early(seed: int, *, healthy: bool) -> int:
     dropped_at = begins(seed, 320, 380)
     scheduler = StepLR(optimizer, step_size=dropped_at, gamma=0.01)
     guard = lossguard.attach(model, optimizer, scheduler=scheduler)
-    for step in range(1, dropped_at + 600):
+    for step in range(1, dropped_at + more_steps):
         x, y = text.batch()
         loss = cross_entropy(model(x), y[:, -1])
         optimizer.zero_grad()

@@ -34,6 +34,8 @@ class Scenario:
     least: Severity
     """Found: said with this severity or worse. Info where the symptom is no worry by itself."""
     train: Train
+    against_a_good_run: bool = False
+    """Whether the detectors are given the loss of a healthy training of another seed."""
 
     @property
     def name(self) -> str:
@@ -46,7 +48,12 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    symptom: Symptom, cause: str, *, within: int, least: Severity = Severity.WARNING
+    symptom: Symptom,
+    cause: str,
+    *,
+    within: int,
+    least: Severity = Severity.WARNING,
+    against_a_good_run: bool = False,
 ) -> Callable[[Train], Train]:
     """Declare a training function a scenario."""
 
@@ -54,7 +61,12 @@ def scenario(
         if train.__name__ in SCENARIOS:
             raise ValueError(f"there are two scenarios {train.__name__}")
         SCENARIOS[train.__name__] = Scenario(
-            symptom=symptom, cause=cause, within=within, least=least, train=train
+            symptom=symptom,
+            cause=cause,
+            within=within,
+            least=least,
+            train=train,
+            against_a_good_run=against_a_good_run,
         )
         return train
 

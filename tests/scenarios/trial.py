@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from lossguard.agent.policy_reference import as_toml
 from lossguard.detectors import Finding, Observation
 from tests.scenarios.catalogue import NORMAL, SCENARIOS
 from tests.scenarios.harness import Record, watch
 from tests.scenarios.judging import Verdict, judge, told
+from tests.scenarios.scenario import Scenario
 
+_ANOTHER = 1000
 FIRST_COLUMNS = ("loss", "grad_norm", "lr", "loss_scale", "val_loss")
 
 
@@ -62,7 +66,8 @@ def attempt(trial: Trial, log_folder: Path | None = None) -> Result:
         said, verdict = tuple(record.said()), None
     else:
         scenario = SCENARIOS[trial.name]
-        record = watch(partial(scenario.train, trial.seed, healthy=trial.healthy))
+        policy = _knowing_a_good_run(scenario, trial.seed) if scenario.against_a_good_run else None
+        record = watch(partial(scenario.train, trial.seed, healthy=trial.healthy), policy)
         said = told(scenario, record)
         verdict = None if trial.healthy else judge(scenario, record)
     if log_folder is not None:
@@ -75,6 +80,15 @@ def attempt(trial: Trial, log_folder: Path | None = None) -> Result:
         said=said,
         verdict=verdict,
     )
+
+
+def _knowing_a_good_run(scenario: Scenario, seed: int) -> str:
+    """A policy with the loss of a healthy training of another seed, as a user would write it."""
+    good = watch(partial(scenario.train, seed + _ANOTHER, healthy=True))
+    with tempfile.TemporaryDirectory(prefix="lg-") as folder:
+        log = Path(folder) / "good.csv"
+        write_log(good, log)
+        return as_toml(str(log))
 
 
 def write_log(record: Record, path: Path) -> None:

@@ -116,6 +116,15 @@ def test_keeping_up_with_the_reference_is_silent(seed: int) -> None:
     assert findings(SlowConvergence(config), loss=noisy(power_law(8_000), 0.02, seed)) == []
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_another_beginning_than_that_of_the_reference_is_silent(seed: int) -> None:
+    """Its first steps were those of a lucky seed: a tenth of its length further up, for a while."""
+    config = SlowConvergenceConfig(reference=reference())
+    loss = power_law(4_000)
+    loss[:400] += 0.3 * (loss[0] - loss[:400])
+    assert warnings(findings(SlowConvergence(config), loss=noisy(loss, 0.01, seed))) == []
+
+
 def test_being_ahead_of_the_reference_is_silent() -> None:
     """Twice as fast."""
     config = SlowConvergenceConfig(reference=reference())
