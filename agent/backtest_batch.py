@@ -127,11 +127,13 @@ def _side_by_side(jobs: Sequence[Job], request: Request, processes: int) -> Iter
     waiting = iter(jobs)
     pool = _pool(processes)
     under_way: deque[tuple[Job, Future[Outcome]]] = deque()
+    all_done = False
     try:
         while True:
             for job in itertools.islice(waiting, _AHEAD * processes - len(under_way)):
                 under_way.append((job, pool.submit(run_job, job, request)))
             if not under_way:
+                all_done = True
                 return
             job, future = under_way.popleft()
             try:
@@ -144,7 +146,8 @@ def _side_by_side(jobs: Sequence[Job], request: Request, processes: int) -> Iter
                 yield from (_alone(one, request) for one in again)
                 pool = _pool(processes)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Left to itself with nothing to do, the pool may trip over its own end at interpreter exit.
+        pool.shutdown(wait=all_done, cancel_futures=True)
 
 
 def _alone(job: Job, request: Request) -> Outcome:
