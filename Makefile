@@ -52,6 +52,7 @@ format: venv
 bench: venv bench-detection bench-detectors
 	$(BIN)/python benchmarks/spine.py
 	$(BIN)/python -m benchmarks.probe_overhead
+	$(BIN)/python -m benchmarks.snapshot_cost
 
 bench-detection: venv
 	$(BIN)/python -m benchmarks.detection

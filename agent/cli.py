@@ -188,6 +188,23 @@ def incidents(run: RunName = "", as_json: AsJson = False) -> None:
 
 
 @app.command()
+def show(
+    incident: Annotated[
+        str, typer.Argument(help="An incident's id, or the start of it. Without: the newest.")
+    ] = "",
+    export: Annotated[
+        str, typer.Option(metavar="FILE.tar.gz", help="Put all of it into one archive.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show one incident: what happened, what was done, what helps, the evidence."""
+    from lossguard.agent.showing_incident import show_incident
+    from lossguard.home import find_home
+
+    show_incident(find_home(), incident, as_json, export)
+
+
+@app.command()
 def send(
     run: Annotated[str, typer.Argument(help="A run: its id, the start of it, or a name.")],
     action: Annotated[str, typer.Argument(help="skip, rollback, lower_lr, checkpoint, stop ...")],

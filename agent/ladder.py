@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lossguard.detectors import Severity, Symptom
 from lossguard.probes.wire import Action
 
+_MOST_WORDS = 300
+Deed = Action | Literal["advise"]
+"""What a rung does: an action, or words for a person."""
 Args = Mapping[str, "float | int | str"]
 
 
@@ -22,6 +25,10 @@ class Argument:
     most: float
     doc: str
 
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, int) and (self.least, self.most) == (0, 1)
+
 
 _FACTOR = Argument(1.0, 1e-6, 1.0, "the learning rate of every group is multiplied by it")
 _WARMUP = Argument(0, 0, 1_000_000, "updates over which the rate climbs to that from a tenth")
@@ -31,6 +38,8 @@ ACTIONS: dict[str, dict[str, Argument]] = {
         "deeper": Argument(0, 0, 12, "so many snapshots before the newest one that is proven good"),
         "lr": _FACTOR,
         "warmup_steps": _WARMUP,
+        "replay": Argument(0, 0, 1, "1: loaders with a state in extra go back as well"),
+        "random": Argument(0, 0, 1, "1: random generators go back as well"),
     },
     "lower_lr": {
         "factor": Argument(0.1, 1e-6, 1.0, _FACTOR.doc),
@@ -43,21 +52,34 @@ ACTIONS: dict[str, dict[str, Argument]] = {
     "set_loss_scale": {"scale": Argument(1024.0, 1e-6, 2.0**40, "the new loss scale")},
     "checkpoint": {},
     "stop": {"checkpoint": Argument(1, 0, 1, "1: a snapshot is written to disk first")},
+    "advise": {},
 }
 """What a rung may do, and with what. Meanings in docs/acting.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An action the policy wants. ``incident`` is what it answers, or another topic of the run."""
+
+    action: Action
+    incident: str
+    args: dict[str, float | int | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One action with its arguments. Raises ValueError for one there is not."""
 
-    do: Action
+    do: Deed
     args: Args = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         known = ACTIONS.get(self.do)
         if known is None:
             raise ValueError(f"do must be one of {', '.join(ACTIONS)}, got {self.do!r:.60}")
+        if self.do == "advise":
+            _require_words(self.args)
+            return
         for name, value in self.args.items():
             if name not in known:
                 takes = ", ".join(known) or "nothing"
@@ -82,7 +104,13 @@ class Rule:
 
 def rung_of(table: Mapping[str, Any]) -> Rung:
     """The rung that a TOML table describes. Raises ValueError."""
-    args = {name: value for name, value in table.items() if name != "do"}
+    # A switch may be written as true or false.
+    known = ACTIONS.get(table.get("do", ""), {})
+    args = {
+        name: int(value) if isinstance(value, bool) and name in known and known[name].is_switch
+        else value
+        for name, value in table.items() if name != "do"
+    }  # fmt: skip
     return Rung(table.get("do", ""), args)
 
 
@@ -99,6 +127,12 @@ def _require(name: str, value: Any, argument: Argument) -> None:
         raise ValueError(
             f"{name} must be {kind} from {argument.least:g} to {argument.most:g}, got {value!r:.60}"
         )
+
+
+def _require_words(args: Args) -> None:
+    words = args.get("say")
+    if set(args) != {"say"} or not isinstance(words, str) or not 0 < len(words) <= _MOST_WORDS:
+        raise ValueError(f'advise takes say = "...", at most {_MOST_WORDS} letters')
 
 
 LADDER = (

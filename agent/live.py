@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from lossguard.agent.commands import Commands, name_of
+from lossguard.agent.attending import Attendant, is_stuck
+from lossguard.agent.commands import Commands, Outstanding, name_of
 from lossguard.agent.feed import CommandResult, RunState
 from lossguard.agent.incidents import Incident
 from lossguard.agent.pace import Pace
@@ -19,6 +20,7 @@ from lossguard.agent.policy_wire import policy_of
 from lossguard.agent.ranks import Rank
 from lossguard.agent.ranks_joined import RanksJoined
 from lossguard.agent.run import Outcome, Run
+from lossguard.agent.stops import failed
 from lossguard.agent.store import Store
 from lossguard.detectors import Observation
 from lossguard.probes import wire
@@ -49,12 +51,15 @@ class LiveRun:
         """Grows with every change, so that viewers are sent only what is new."""
         self._store = store
         self._send = send
-        self._commands = Commands(hello.run, store, self._send_command)
+        self._commands = Commands(hello.run, store, self._send_command, self._obeying)
         self._limits_version = itertools.count(1)
         self.saved_s = time.monotonic()
         self._saved_version = 0
         self.pace = Pace()
         self._departed_dropped = 0
+        self._attendant = Attendant(
+            hello.run, store.path.parent / "incidents", self.run.policy.hang
+        )
         self._await_ranks(hello)
 
     def _await_ranks(self, hello: wire.Hello) -> None:
@@ -83,6 +88,7 @@ class LiveRun:
             if hello.rank == 0 and _is_another_process(self.hello, hello):
                 self._begin_again(hello)
             self.ranks[hello.rank] = Rank(identity, hello, now)
+        self._attendant.stops.join(hello, now)
         if hello.rank == 0:
             self.hello, self._farewell = hello, None
         self.state = "running"
@@ -140,11 +146,15 @@ class LiveRun:
             observation.time_s,
             dict(observation.values),
         )
+        self._attendant.note(observation)
         self._act(self.run.observe(observation))
 
     def _act(self, outcome: Outcome) -> None:
         self._keep(outcome.incidents)
         for order in outcome.orders:
+            if order.action == "stop" and self._is_stuck(order.incident):
+                self._attendant.end_processes(order.incident)
+                continue
             name = name_of(order, self.run.step)
             self.command(name, order.action, order.args, order.incident)
         if outcome.limits_changed:
@@ -163,9 +173,12 @@ class LiveRun:
 
     def answered(self, ack: wire.Ack) -> None:
         """A command was carried out, or not."""
-        waiting = self._commands.answered(ack)
-        if waiting is None:
-            return  # a repeated answer
+        ack = self._attendant.without_stacks(ack)
+        joined = self._commands.answered(ack)
+        if joined is not None:  # all ranks have, and not before
+            self._take_answer(*joined)
+
+    def _take_answer(self, waiting: Outstanding, ack: wire.Ack) -> None:
         changed = self.run.answered(
             waiting.command.action, waiting.incident, ack.status == "done", ack.step, ack.result
         )
@@ -178,6 +191,28 @@ class LiveRun:
     def _keep(self, incidents: list[Incident]) -> None:
         for incident in incidents:
             self._store.put_incident(incident.kept())
+            self._attendant.keep(incident, self.hello)
+
+    def _is_stuck(self, incident: str) -> bool:
+        return any(one.id == incident and is_stuck(one) for one in self.run.incidents.open)
+
+    def _did(self, incident: str, action: str, result: str) -> None:
+        for one in self.run.incidents.all:
+            if one.id == incident:
+                one.did(action, self.run.step, result, time.time())
+                self._keep([one])
+        self.version += 1
+
+    def _look_for_stops(self, now: float) -> None:
+        """Whether it has stopped, by the clock and the process table."""
+        outcome = self.run.stopped(self._attendant.look(now, self.run.step))
+        if outcome.findings:
+            self._act(outcome)
+            for incident in filter(is_stuck, outcome.incidents):
+                self._attendant.read_stacks(incident)
+            self.version += 1
+        for done in self._attendant.tick(now):
+            self._did(done.incident, done.action, done.result)
 
     def heard(self, beat: wire.Heartbeat, now: float) -> bool:
         """A sign of life; False from a rank we do not know."""
@@ -185,6 +220,7 @@ class LiveRun:
         if rank is None:
             return False
         rank.said_dropped = beat.dropped
+        self._attendant.stops.hear(beat, now)
         self._sign_of_life(rank, now)
         return True
 
@@ -208,7 +244,15 @@ class LiveRun:
         if known is None:
             return
         self._departed_dropped += known.dropped
+        self._attendant.stops.leave(bye.rank)
+        if (finding := failed(bye, self.hello.world_size)) is not None:
+            outcome = self.run.stopped([finding])
+            self._act(outcome)
+            for incident in outcome.incidents:
+                self._attendant.keep_error(incident, bye.error)
         self._joined.leave(bye.rank)
+        for waiting, answer in self._commands.without(bye.rank):
+            self._take_answer(waiting, answer)
         if self._farewell is None and (bye.rank == 0 or not self.ranks):
             self._farewell = bye
         self._go_on(time.monotonic())
@@ -221,12 +265,20 @@ class LiveRun:
         ends: dict[str, RunState] = {"exception": "failed", "stopped": "stopped"}
         self._end(ends.get(self._farewell.reason, "finished"))
 
+    def forget(self) -> None:
+        """The run is no longer listed: what was kept of it goes."""
+        self._attendant.forget()
+        self._store.forget(self.hello.run)
+
     def _end(self, state: RunState) -> None:
         self._judge(self._joined.ready(math.inf))
         self.state = state
         self.run.tell(state, self.run.step, f"the run {state}")
-        self._commands.give_up(self.run.step, "the run ended before it could answer")
+        why = "the run ended before it could answer"
+        for waiting, answer in self._commands.give_up(self.run.step, why):
+            self._take_answer(waiting, answer)
         self._keep(self.run.end())
+        self._attendant.close()
         self.save(time.monotonic(), force=True)
         self._store.end_run(self.hello.run, state)
         self.version += 1
@@ -237,6 +289,7 @@ class LiveRun:
         """A few times a second: who is silent, who is gone, what to repeat."""
         if self.is_over:
             return
+        self._look_for_stops(now)
         self._commands.repeat(now)
         self._go_on(now)
         if self.is_over or not self.ranks:
@@ -264,9 +317,13 @@ class LiveRun:
         self._store.prune(self.hello.run, self.run.step)
         return True
 
-    def _send_command(self, command: wire.Command) -> bool:
-        rank = self.ranks.get(0)
-        return rank is not None and self._send(rank.identity, command)
+    def _send_command(self, rank: int, command: wire.Command) -> bool:
+        known = self.ranks.get(rank)
+        return known is not None and self._send(known.identity, command)
+
+    def _obeying(self) -> list[int]:
+        """The ranks that have to answer a command: all that are there."""
+        return list(self.ranks)
 
     def _send_limits(self) -> None:
         if not self.run.policy.acts:
@@ -277,6 +334,7 @@ class LiveRun:
             grad_norm=self.run.limits.get("grad_norm"),
             loss=self.run.limits.get("loss"),
             proven_step=self.run.proven_step,
+            holds_evaluated=self.run.policy.validation.keep_best,
         )
         for rank in self.ranks.values():
             self._send(rank.identity, message)
@@ -296,6 +354,7 @@ class LiveRun:
         # Its process may have ended while no agent was there: it has to say something, or to
         # be found.
         rank = self.ranks[self.hello.rank] = Rank(b"", self.hello, now)
+        self._attendant.stops.join(self.hello, now)
         rank.sequence = _count(known.get("sequence")) + replayed
         self.state = "silent"
 

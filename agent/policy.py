@@ -8,24 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossguard.agent.incidents import Incident
-from lossguard.agent.ladder import Rule
+from lossguard.agent.ladder import Deed, Order, Rule
 from lossguard.agent.policy_file import find_policy
 from lossguard.agent.policy_settings import Policy
 from lossguard.detectors import Finding, Symptom
-from lossguard.probes.wire import Action
 
-__all__ = ["Judge", "Order", "Policy", "find_policy"]
+__all__ = ["Advice", "Judge", "Order", "Policy", "find_policy"]
 
 _MAX_ORDERED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An action the policy wants."""
-
-    action: Action
-    incident: str
-    args: dict[str, float | int | str]
+class Advice(str):
+    """Words for a person that a policy has for this trouble."""
 
 
 @dataclass(slots=True)
@@ -93,6 +87,8 @@ class Judge:
         rung = rule.ladder[min(climb.rung, len(rule.ladder) - 1)]
         if rung.do == "rollback" and self._is_relapse(onset):
             return self._weather(onset, step)
+        if rung.do == "advise":
+            return self._advise(climb, str(rung.args["say"]), rule, step)
         why_not = self._spent(rung.do, step)
         if why_not is None and climb.rung >= len(rule.ladder):
             why_not = "" if self.stands_down else _end_of(len(rule.ladder))
@@ -110,6 +106,13 @@ class Judge:
             args = {"onset": onset, "hold_lr": 1, **args}
         return Order(rung.do, incident.id, args)
 
+    def _advise(self, climb: _Climb, words: str, rule: Rule, step: int) -> Advice | None:
+        """Said once; a ladder that ends with advice has nothing more to try, and lifts nothing."""
+        if climb.rung >= len(rule.ladder):
+            return None
+        climb.rung, climb.done_step = climb.rung + 1, step
+        return Advice(words)
+
     def _is_relapse(self, onset: int) -> bool:
         return onset - self._back_step <= self.policy.relapse_steps
 
@@ -121,7 +124,7 @@ class Judge:
         after = max(int(onset - self._back_step), 0)
         return _RELAPSE.format(after=after, patience=self.policy.patience_steps)
 
-    def _spent(self, action: Action, step: int) -> str | None:
+    def _spent(self, action: Deed, step: int) -> str | None:
         """Why there are no more rollbacks; empty where that was said before."""
         if action != "rollback":
             return None

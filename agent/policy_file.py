@@ -8,14 +8,17 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lossguard.agent.detector_settings import Setting, build, settings_of
 from lossguard.agent.ladder import Rule, Rung, rung_of
 from lossguard.agent.policy_settings import LEAST, POLICY_NAME, Policy, persistent_steps
+from lossguard.agent.standstill import HangBounds
 from lossguard.agent.toml_lines import line_of
+from lossguard.agent.validation import Validation
 from lossguard.detectors import CATALOGUE, Severity, Symptom
 from lossguard.errors import ConfigError
 from lossguard.policy_choice import MAX_POLICY_BYTES, SHIPPED, no_such_policy, shipped_policies
@@ -26,8 +29,20 @@ else:
     import tomli as tomllib
 
 _MAX_PROJECT_BYTES = 1 << 20
-_KEYS = ("name", "base", "rollback_for", "ladder", *LEAST, "rules", "detectors")
+_KEYS = (
+    "name", "base", "rollback_for", "ladder", *LEAST, "rules", "validation", "hang", "detectors",
+)  # fmt: skip
 _RULE_KEYS = ("symptom", "severity", "ladder")
+_VALIDATION = {
+    "keep_best": ((bool,), "true or false"),
+    "patience": ((int,), "a whole number"),
+    "min_delta": ((int, float), "a number"),
+}
+_HANG = {field.name: ((int, float), "a number") for field in fields(HangBounds)}
+_TABLES: dict[str, tuple[Mapping[str, tuple[tuple[type, ...], str]], Callable[..., Any]]] = {
+    "validation": (_VALIDATION, Validation),
+    "hang": (_HANG, HangBounds),
+}
 
 
 def find_policy(name_or_path: str) -> Policy:
@@ -124,6 +139,7 @@ class _Reader:
             if self._is(key, int, document, "a whole number"):
                 given[key] = document[key]
         given |= self._actions(document)
+        given |= self._tables(document)
         if self._is("detectors", dict, document, "a table"):
             given |= self._detectors(document["detectors"])
         self._agree(given)
@@ -200,6 +216,37 @@ class _Reader:
         except ValueError as error:
             self._wrong(("rules",), str(error))
             return None
+
+    def _tables(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        for table, (known, kind) in _TABLES.items():
+            if self._is(table, dict, document, "a table"):
+                given |= self._settings_of(table, document, known, kind)
+        return given
+
+    def _settings_of(
+        self,
+        table: str,
+        document: Mapping[str, Any],
+        known: Mapping[str, tuple[tuple[type, ...], str]],
+        kind: Callable[..., Any],
+    ) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for key, value in document[table].items():
+            if key not in known:
+                self._unknown((table, key), "setting", known)
+                continue
+            kinds, wanted = known[key]
+            if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+                chosen[key] = value
+            else:
+                self._wrong((table, key), f"must be {wanted}, got {value!r:.60}")
+        try:
+            return {table: kind(**chosen)}
+        except ValueError as error:
+            key, _, why = str(error).partition(" ")
+            self._wrong((table, key), why)
+            return {}
 
     def _detectors(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         disabled: set[Symptom] = set()

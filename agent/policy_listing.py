@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from lossguard.agent.detector_settings import settings_of
 from lossguard.agent.listing import table
 from lossguard.agent.policy_file import find_policy
 from lossguard.agent.policy_reference import as_toml
-from lossguard.agent.policy_settings import Policy, effective_settings
+from lossguard.agent.policy_settings import LEAST, Policy, effective_settings
 from lossguard.agent.policy_text import as_full_toml
 from lossguard.detectors import CATALOGUE, Symptom
 from lossguard.policy_choice import SHIPPED, shipped_policies, wanted_policy
@@ -67,10 +68,9 @@ def policy_object(policy: Policy) -> dict[str, Any]:
         "name": policy.name,
         "base": policy.base,
         "rollback_for": sorted(map(str, policy.rollback_for)),
-        "nonfinite_tolerance": policy.nonfinite_tolerance,
-        "max_rollbacks": policy.max_rollbacks,
-        "window_steps": policy.window_steps,
-        "relapse_steps": policy.relapse_steps,
+        **{key: getattr(policy, key) for key in LEAST},
+        "validation": asdict(policy.validation),
+        "hang": asdict(policy.hang),
         "detectors": detectors,
     }
 

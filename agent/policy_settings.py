@@ -9,6 +9,8 @@ from typing import Any
 
 from lossguard.agent.detector_settings import build, settings_of
 from lossguard.agent.ladder import LADDER, Rule, Rung
+from lossguard.agent.standstill import HangBounds
+from lossguard.agent.validation import Validation
 from lossguard.detectors import CATALOGUE, Detector, Symptom
 
 POLICY_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
@@ -18,6 +20,8 @@ LEAST = {
     "window_steps": 1,
     "relapse_steps": 0,
     "patience_steps": 0,
+    "max_skips_in_row": 1,
+    "max_skips": 1,
 }
 _MOST = 1_000_000_000
 
@@ -47,10 +51,19 @@ class Policy:
     patience_steps: int = 64
     """How long the updates of such trouble are still skipped, for bad data passes by [steps, >= 0];
     after that it is taken for the new normal, and a person is asked for."""
+    max_skips_in_row: int = 48
+    """So many updates skipped in a row are a storm: an incident of its own, which climbs the ladder
+    as a divergence does, or as what is not finite [steps, >= 1]."""
+    max_skips: int = 64
+    """So many skipped within ``window_steps`` are one too [steps, >= 1]."""
     ladder: tuple[Rung, ...] = LADDER
     """Rungs for ``rollback_for``: the next one for trouble within ``window_steps`` of the last."""
     rules: tuple[Rule, ...] = ()
     """What is done about other symptoms; the first rule that fits an incident is taken."""
+    validation: Validation = field(default_factory=Validation)
+    """What is done by the validation loss: the best state kept, the run stopped early."""
+    hang: HangBounds = field(default_factory=HangBounds)
+    """How long a run may do nothing before it is called hung."""
     disabled: frozenset[Symptom] = frozenset()
     """Detectors that do not run."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)

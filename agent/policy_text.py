@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from lossguard.agent.detector_settings import field_docs, settings_of
 from lossguard.agent.ladder import Rung, as_tables
 from lossguard.agent.policy_settings import LEAST, Policy, effective_settings
+from lossguard.agent.standstill import HangBounds
+from lossguard.agent.validation import Validation
 from lossguard.detectors import CATALOGUE, Symptom
 
 _WIDTH = 96
@@ -62,6 +65,22 @@ def _head(policy: Policy, docs: dict[str, str] | None = None) -> Iterator[str]:
         yield f"symptom = [{', '.join(_value(str(s)) for s in Symptom if s in rule.symptoms)}]"
         yield f"severity = {_value(str(rule.severity))}"
         yield f"ladder = [{_rungs(rule.ladder)}]"
+    if docs or policy.validation.wants_anything:
+        yield ""
+        yield "[validation]"
+        yield from _settings(policy.validation, bool(docs))
+    if docs or policy.hang != HangBounds():
+        yield ""
+        yield "[hang]"
+        yield from _settings(policy.hang, bool(docs))
+
+
+def _settings(chosen: Validation | HangBounds, with_docs: bool) -> Iterator[str]:
+    kind = Validation if isinstance(chosen, Validation) else HangBounds
+    docs = field_docs(kind) if with_docs else {}
+    for field in fields(chosen):
+        yield from _comment(docs.get(field.name, ""))
+        yield f"{field.name} = {_value(getattr(chosen, field.name))}"
 
 
 def _rungs(ladder: tuple[Rung, ...]) -> str:

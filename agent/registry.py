@@ -113,7 +113,7 @@ class Registry:
         ended.sort(key=lambda live: live.hello.started_s)
         for live in ended[: max(0, len(self.runs) - _KEPT_RUNS)]:
             del self.runs[live.hello.run]
-            self._store.forget(live.hello.run)
+            live.forget()
 
     # --- for viewers ----------------------------------------------------------------------
 

@@ -21,7 +21,9 @@ from lossguard.agent.feed import EventLine
 from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
 from lossguard.agent.intake import shortened, words_of
-from lossguard.agent.policy import Judge, Order, Policy
+from lossguard.agent.policy import Advice, Judge, Order, Policy
+from lossguard.agent.skip_storm import SkipStorm
+from lossguard.agent.validation import ValidationWatch
 from lossguard.agent.zooms import Zooms
 from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
 from lossguard.probes import wire
@@ -88,6 +90,8 @@ class Run:
         self._widening = 1.0
         self._broken: set[str] = set()
         self._zooms = Zooms()
+        self._validation = ValidationWatch(run, policy.validation)
+        self._storm = SkipStorm(policy.max_skips_in_row, policy.max_skips, policy.window_steps)
 
     @property
     def policy(self) -> Policy:
@@ -106,24 +110,33 @@ class Run:
             if (incident := self._note_skip(observation, changed)) is not None:
                 outcome.incidents = [incident]
             return outcome
-        for finding in map(self._zooms.located, self._ask_detectors(observation)):
-            outcome.findings.append(finding)
-            if (incident := self.incidents.take(finding)) is not None:
-                changed[incident.id] = incident
+        self._take(self._ask_detectors(observation), outcome, changed)
         if (incident := self._note_skip(observation, changed)) is not None:
             changed[incident.id] = incident
+        storm = self._storm.take(observation.step, _skip_code(observation))
+        self._take([storm] if storm is not None else [], outcome, changed)
         for incident in self.incidents.settle(observation.step):
             changed[incident.id] = incident
         if changed:
             self._widening = self._widen()
         for incident in changed.values():
             self._decide(incident, observation.step, outcome)
+        if self.policy.acts and (loss := observation.values.get("val_loss")) is not None:
+            outcome.orders += self._validation.take(observation.step, loss)
         acute = any(incident.is_acute for incident in self.incidents.open)
         if (word := self._judge.wait(observation.step, acute=acute)) is not None:
             self.tell("circuit_breaker", observation.step, word)
         outcome.incidents = list(changed.values())
         outcome.limits_changed = self._refresh_limits() | self._prove()
         return outcome
+
+    def _take(
+        self, findings: list[Finding], outcome: Outcome, changed: dict[str, Incident]
+    ) -> None:
+        for finding in map(self._zooms.located, findings):
+            outcome.findings.append(finding)
+            if (incident := self.incidents.take(finding)) is not None:
+                changed[incident.id] = incident
 
     def _prove(self) -> bool:
         """Move ``proven_step`` on, up to the trouble that is open; whether it moved."""
@@ -174,8 +187,7 @@ class Run:
         self, observation: Observation, changed: Mapping[str, Incident]
     ) -> Incident | None:
         """A vetoed update is an action of an incident; one nobody else flagged opens its own."""
-        value = observation.values.get("skipped", 0.0)
-        code = int(value) if math.isfinite(value) else 0
+        code = _skip_code(observation)
         if code <= 0 or code & wire.SKIP_SCALER:
             return None
         incident = next((i for i in changed.values() if i.is_acute), None)
@@ -199,6 +211,9 @@ class Run:
         decision = self._judge.decide(incident, step)
         if isinstance(decision, Order):
             outcome.orders.append(decision)
+        elif isinstance(decision, Advice):
+            self.tell("advice", step, decision)
+            incident.did("advise", step, decision, self._clock())
         elif decision is not None:
             self.tell("circuit_breaker", step, decision)
             incident.did("none", step, decision, self._clock())
@@ -265,20 +280,36 @@ class Run:
         for incident in changed.values():
             incident.did(action, step, f"{status}: {words}", self._clock())
         self._judge.answered(action, incident_id, step, done=ok)
+        self._validation.answered(action, incident_id, done=ok)
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
             self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step
             for detector in self._detectors:
                 with self._contained(detector, step):
                     detector.rewind(back)
+            self._validation.rewind(back)
+            self._storm.rewind()
             for incident in self.incidents.rolled_back(step):
                 changed[incident.id] = incident
             self._refresh_limits()
         return list(changed.values())
 
+    def stopped(self, findings: Sequence[Finding]) -> Outcome:
+        """What was found by the clock and the process table, not by what was measured."""
+        outcome = Outcome(findings=list(findings))
+        for finding in findings:
+            if (incident := self.incidents.take(finding)) is not None:
+                if incident not in outcome.incidents:
+                    outcome.incidents.append(incident)
+                self.tell(str(finding.symptom), finding.detected_step, finding.message)
+        for incident in outcome.incidents:
+            self._decide(incident, self.step, outcome)
+        return outcome
+
     def withdraw(self, order: Order) -> None:
         """An order that was never given to the loop."""
         self._judge.withdraw(order)
+        self._validation.withdraw(order)
 
     def end(self) -> list[Incident]:
         """The run is over: what has been quiet is resolved; the incidents this changed."""
@@ -301,6 +332,8 @@ class Run:
             "last": self.last,
             "events": list(self.events),
             "judge": self._judge.state(),
+            "validation": self._validation.state(),
+            "storm": self._storm.state(),
             "detectors": detectors,
             "histories": {name: h.state() for name, h in self.histories.items()},
         }
@@ -316,6 +349,9 @@ class Run:
         self.last = dict(state["last"])
         self.events.extend(msgspec.convert(state["events"], list[EventLine]))
         self._judge.restore(state["judge"])
+        if "validation" in state:
+            self._validation.restore(state["validation"])
+            self._storm.restore(state["storm"])
         for name, history in state["histories"].items():
             self.histories[name] = MetricHistory()
             self.histories[name].restore(history)
@@ -333,6 +369,11 @@ class Run:
 def _wider(bound: float, factor: float) -> float:
     """The bound that much higher, whatever its sign."""
     return bound + (factor - 1.0) * abs(bound)
+
+
+def _skip_code(observation: Observation) -> int:
+    value = observation.values.get("skipped", 0.0)
+    return int(value) if math.isfinite(value) else 0
 
 
 def _finding_of_veto(code: int, observation: Observation) -> Finding | None:

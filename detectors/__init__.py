@@ -10,6 +10,7 @@ from __future__ import annotations
 from lossguard.detectors.activation_drift import ActivationDrift, ActivationDriftConfig
 from lossguard.detectors.bad_batch import BadBatch, BadBatchConfig
 from lossguard.detectors.base import (
+    BY_THE_CLOCK,
     Detector,
     Family,
     Finding,
@@ -76,6 +77,7 @@ def default_detectors() -> list[Detector]:
 
 
 __all__ = [
+    "BY_THE_CLOCK",
     "CATALOGUE",
     "default_detectors",
     "Detector",

@@ -43,8 +43,15 @@ class Symptom(str, Enum):
     LOW_GPU_UTILIZATION = "low_gpu_utilization"
     MEMORY_GROWTH = "memory_growth"
     NO_CHECKPOINT = "no_checkpoint"
+    HANG = "hang"
+    PROCESS_EXIT = "process_exit"
 
     __str__ = str.__str__
+
+
+BY_THE_CLOCK = frozenset({Symptom.HANG, Symptom.PROCESS_EXIT})
+"""What no observation shows, for there is none any more: the agent finds these by heartbeats and
+the process table. All others have a detector."""
 
 
 class Severity(str, Enum):

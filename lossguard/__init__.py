@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lossguard.errors import LossguardError, StopTraining
     from lossguard.probes.guard import Guard, attach
+    from lossguard.probes.loading import load_snapshot
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "attach": "lossguard.probes.guard",
     "Guard": "lossguard.probes.guard",
+    "load_snapshot": "lossguard.probes.loading",
     "LossguardError": "lossguard.errors",
     "StopTraining": "lossguard.errors",
 }
 
-__all__ = ["attach", "Guard", "LossguardError", "StopTraining", "__version__"]
+__all__ = ["attach", "Guard", "load_snapshot", "LossguardError", "StopTraining", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

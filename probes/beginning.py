@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import msgspec
+import torch.distributed as dist
 
 from lossguard.home import find_home
 from lossguard.policy_choice import ChosenPolicy
@@ -25,16 +26,21 @@ def begin(
     part: str = "",
     start_agents: bool = True,
     writes_are_hidden: bool = False,
+    joins_late: bool = False,
 ) -> Loop:
     """A loop that watches ``state`` from the next step on. Raises what goes wrong.
 
     ``part`` tells it from the other runs of this process. It observes where it could act on half
-    of a training only, and says so.
+    of a training only, and says so. With ``joins_late`` each rank counts from another step.
     """
     hello = make_hello(name, policy.base, policy.text, part=part)
-    if policy.base == "guard" and hello.world_size > 1:
-        log.warning("policy 'guard' acts on one rank only so far; this run of %d ranks is "
-                    "observed", hello.world_size)  # fmt: skip
+    if policy.base == "guard" and (ranks := _unannounced_ranks(hello)):
+        log.warning("policy 'guard' acts on %d ranks where their launcher says who is who (RANK, "
+                    "WORLD_SIZE), as torchrun does; this run is observed", ranks)  # fmt: skip
+        hello = _observed(hello)
+    if policy.base == "guard" and hello.world_size > 1 and joins_late:
+        log.warning("policy 'guard' acts on several ranks where all are watched from their first "
+                    "step; this run is observed")  # fmt: skip
         hello = _observed(hello)
     if policy.base == "guard" and state.optimizers and (stray := _trained_elsewhere(state)):
         log.warning("policy 'guard' acts where all optimizers of a model are known, and %r is not "
@@ -42,6 +48,13 @@ def begin(
         hello = _observed(hello)
     home = find_home().create()
     return Loop(state, hello, home, start_agents=start_agents, writes_are_hidden=writes_are_hidden)
+
+
+def _unannounced_ranks(hello: wire.Hello) -> int:
+    """How many train together, where we would take this process for the only one; else 0."""
+    there = dist.is_available() and dist.is_initialized()
+    ranks = dist.get_world_size() if there else 1
+    return ranks if ranks > hello.world_size else 0
 
 
 def _trained_elsewhere(state: TrainingState) -> str:

@@ -36,6 +36,9 @@ Piece = tuple[str, str, Tree, list[int]]
 _NEEDED = ("model", "optimizers")
 _OTHER_RUNS = 3
 """So many other runs keep theirs: those that ended before they were done."""
+_LEAST_KEPT = 2
+_OTHER_BEST = 16
+"""So many other runs keep their best state."""
 
 
 class Durable(NamedTuple):
@@ -49,7 +52,7 @@ class Durable(NamedTuple):
 
 
 class DurableTier:
-    """At most ``keep`` snapshots in ``folder``, and never fewer than the two newest whole ones.
+    """At most ``keep`` snapshots in ``folder``, and never fewer than the ``least`` newest ones.
 
     ``offer`` costs microseconds: a thread of its own writes, one snapshot at a time and at most
     one in ``interval_s``. Nothing here raises into the training: what fails is told to ``report``,
@@ -66,18 +69,25 @@ class DurableTier:
         interval_s: float = 300.0,
         disk: Disk | None = None,
         among_runs: bool = False,
+        least: int = _LEAST_KEPT,
+        other_runs: int = _OTHER_RUNS,
     ) -> None:
         self._folder = folder
         self._among_runs = among_runs
         self._about = dict(about)
         self._report = report
-        self._keep = max(2, keep)
+        self._keep = max(least, keep)
+        self._other_runs = other_runs
         self._interval_s = interval_s
         self._disk = disk or Disk()
         self._writer: threading.Thread | None = None
         self._last_s = -float("inf")
         self._reported: set[str] = set()
         self._swept = False
+        self.predecessors: tuple[str, ...] = ()
+        """Folders beside it, of the processes that this run goes on from: they go with it."""
+        self.begun_at = 0
+        """The step of theirs that it began with: on disk its own steps count on from there."""
 
     @property
     def folder(self) -> Path:
@@ -113,16 +123,17 @@ class DurableTier:
     def newest_before(self, step: int) -> Durable | None:
         """The newest whole snapshot of a step at or before ``step``. Reads and checks all of it;
         those that are damaged are reported and passed over."""
-        for there in reversed([s for s in self.steps if s <= step]):
+        at = self.begun_at
+        for there in reversed([s for s in self.steps if at <= s <= at + step]):
             try:
-                return read_snapshot(self._folder, there)
+                return read_snapshot(self._folder, there)._replace(step=there - at)
             except Damaged as error:
                 self._say("damaged", f"a snapshot on disk is damaged and is passed over: {error}")
         return None
 
     def forget_after(self, step: int) -> None:
         """Remove snapshots of later steps: a rollback has undone them."""
-        for later in [s for s in self.steps if s > step]:
+        for later in [s for s in self.steps if s > self.begun_at + step]:
             try:
                 remove_folder(self._folder, later, self._disk)
             except OSError as error:
@@ -131,7 +142,8 @@ class DurableTier:
     def remove(self) -> None:
         """All of it. What is being written just now stays for the next run to remove."""
         if self._writer is None or not self._writer.is_alive():
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for name in (self._folder.name, *self.predecessors):
+                shutil.rmtree(self._folder.parent / name, ignore_errors=True)
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
@@ -139,11 +151,12 @@ class DurableTier:
                 self._swept = True
                 sweep(self._folder)
                 if self._among_runs:
-                    _forget_old_runs(self._folder)
+                    _forget_old_runs(self._folder, self._other_runs)
             if snapshot.ready is not None:
                 snapshot.ready.synchronize()
             self._write_whole(snapshot)
-            for old in self.steps[: -self._keep]:
+            others = [s for s in self.steps if s != self.begun_at + snapshot.step]
+            for old in others[: len(others) + 1 - self._keep]:
                 remove_folder(self._folder, old, self._disk)
         except Exception as error:
             text = f"the snapshot of step {snapshot.step} was not written to {self._folder}"
@@ -158,9 +171,11 @@ class DurableTier:
             **self._about,
             "learning_rates": list(snapshot.learning_rates),
             "missing": missing,
+            "predecessors": list(self.predecessors),
+            "written_s": time.time(),
         }
         files = {"tree": [msgspec.msgpack.encode(pieces)], "blobs": _padded(blobs)}
-        write_folder(self._folder, snapshot.step, files, about, self._disk)
+        write_folder(self._folder, self.begun_at + snapshot.step, files, about, self._disk)
 
     def _say(self, kind: str, text: str) -> None:
         if kind not in self._reported:
@@ -240,13 +255,13 @@ def _existing(path: Path) -> Path:
     return next(there for there in (path, *path.parents) if there.exists())
 
 
-def _forget_old_runs(folder: Path) -> None:
+def _forget_old_runs(folder: Path, most: int) -> None:
     """Remove the snapshots of all but the newest few other runs: disks are finite.
 
     Only folders that hold snapshots and nothing else.
     """
     others = [p for p in folder.parent.glob("*/") if p != folder and _is_of_a_run(p)]
-    for path in sorted(others, key=lambda p: p.stat().st_mtime)[:-_OTHER_RUNS]:
+    for path in sorted(others, key=lambda p: p.stat().st_mtime)[:-most]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -258,13 +273,35 @@ def _is_of_a_run(path: Path) -> bool:
 
 def tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier:
     """Where a run's snapshots belong, by the home of this user. Makes nothing yet."""
-    about: dict[str, str | int] = {
+    folder = find_home().state / "snapshots" / _folder_name(hello)
+    return DurableTier(folder, _about(hello), report, among_runs=True)
+
+
+def best_tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier:
+    """Where the state with the best validation loss belongs: one of each run, and it stays when
+    the run has ended."""
+    return DurableTier(
+        find_home().state / "best" / _folder_name(hello),
+        _about(hello),
+        report,
+        keep=1,
+        least=1,
+        among_runs=True,
+        other_runs=_OTHER_BEST,
+    )
+
+
+def _folder_name(hello: wire.Hello) -> str:
+    return f"{hello.run}.rank{hello.rank}" if hello.world_size > 1 else hello.run
+
+
+def _about(hello: wire.Hello) -> dict[str, str | int]:
+    return {
         "run": hello.run,
         "name": hello.name,
         "rank": hello.rank,
         "world_size": hello.world_size,
+        "pid": hello.pid,
+        "host": hello.host,
+        "started_s": int(hello.started_s),
     }
-    rank = f".rank{hello.rank}" if hello.world_size > 1 else ""
-    return DurableTier(
-        find_home().state / "snapshots" / f"{hello.run}{rank}", about, report, among_runs=True
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,8 @@ class Evaluation:
         self._share: float | None = None
         self._sum: Tensor | None = None
         self._calls = 0
+        self.on_begin: Callable[[], None] = _do_nothing
+        """Called as an evaluation begins, in the state that is evaluated. Must not raise."""
 
     def forward_begins(self) -> None:
         """A forward of the model, without gradients."""
@@ -62,6 +65,7 @@ class Evaluation:
             return
         if self._calls == 0:  # rollouts may have come before: this is the evaluation
             self._share = self._modes.share_in_training()
+            self.on_begin()
         self._calls += 1
         self._sum = value if self._sum is None else self._sum + value.to(self._sum.device)
 
@@ -112,6 +116,10 @@ class Evaluation:
         if total is None or calls > forwards:
             return Evaluated(None, share)
         return Evaluated(total / calls, share)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _summed_loss(root: Any) -> tuple[str, bool]:

@@ -64,9 +64,24 @@ class Guard:
             elif self._loop is not None:
                 self._loop.log(name, number)
 
-    def snapshot(self) -> bool:
-        """Take a snapshot of the training state now; False when it could not be taken."""
-        return self._loop is not None and self._loop.take_snapshot_now()
+    def snapshot(self, *, durable: bool = False) -> bool:
+        """Take a snapshot of the training state now; False when it could not be taken.
+
+        ``durable`` also writes it to disk, in the background: see ``resume``.
+        """
+        return self._loop is not None and self._loop.take_snapshot_now(durable=durable)
+
+    def resume(self) -> int | None:
+        """Take up where the latest run of this name was that did not end well; its step, or None.
+
+        Before the first step. The newest whole snapshot of it on disk is loaded, without pickle:
+        model, optimizers, schedules, GradScaler, ``extra``, loaders, random generators. The step is
+        the number of updates that the run had behind it, those of the processes before included:
+        the script goes on with the next. None, and nothing touched, where there is no such run, or
+        where model or optimizer have another shape (said in the log). Runs on several ranks are not
+        taken up. Raises LossguardError where loading broke off half way.
+        """
+        return self._loop.resume() if self._loop is not None else None
 
     def only_observe(self, why: str) -> None:
         """Act no more, whatever the policy; says so, once."""

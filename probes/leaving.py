@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 import weakref
 from typing import Any, Protocol
+
+_MOST_CHARACTERS = 8000
 
 exit_code_of_script: int = 0
 """What the script under ``lossguard run`` has asked to exit with, once it has; else 0."""
@@ -55,6 +59,17 @@ def _leave(status: int) -> Any:
             except Exception:  # nobody will read it any more
                 continue
     return _original(status)
+
+
+def error_of_script() -> str:
+    """What the script is ending with: its traceback, or an exit code other than 0; else empty."""
+    error = getattr(sys, "last_value", None)
+    if isinstance(error, BaseException):
+        try:
+            return "".join(traceback.format_exception(error))[-_MOST_CHARACTERS:]
+        except Exception:  # an error that cannot be shown
+            return type(error).__name__
+    return f"exit code {exit_code_of_script}" if exit_code_of_script else ""
 
 
 def code_of(end: SystemExit) -> int:

@@ -20,6 +20,7 @@ from lossguard.home import Home
 from lossguard.probes import leaving, wire
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
+from lossguard.probes.whereabouts import Place, all_stacks
 
 log = logging.getLogger("lossguard")
 
@@ -56,8 +57,10 @@ class Link:
         *,
         start_agents: bool = True,
         often: Callable[[], None] = lambda: None,
+        stands: Callable[[], tuple[int, Place]] = lambda: (0, Place("", "")),
     ) -> None:
         self._home = home
+        self._stands = stands
         self._hello = hello
         self._outbox = outbox
         self._start_agents = start_agents
@@ -65,6 +68,7 @@ class Link:
         self.step = 0
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque(maxlen=_MAX_ORDERS)
+        self._dumped: deque[str] = deque(maxlen=_MAX_ORDERS)
         self._fuse_until = 0
         self._vetoes_told = 0
         self._told_s = float("-inf")
@@ -191,6 +195,7 @@ class Link:
         if not self._connected:
             self._try_send(socket, self._hello)
             return
+        moves, place = self._stands()
         self._try_send(
             socket,
             wire.Heartbeat(
@@ -200,6 +205,9 @@ class Link:
                 applied=self._outbox.applied,
                 dropped=self._outbox.dropped,
                 time_s=now,
+                moves=moves,
+                phase=place.phase,
+                at=place.at,
             ),
         )
 
@@ -266,6 +274,8 @@ class Link:
             log.info("the lossguard agent is there")
         if isinstance(message, wire.Limits):
             self.limits = message if self.step >= self._fuse_until else None
+        elif isinstance(message, wire.Command) and message.action == "dump_stacks":
+            self._dump_stacks(message)
         elif isinstance(message, wire.Command):
             self.orders.append(message)
         elif isinstance(message, wire.Resend):
@@ -275,6 +285,21 @@ class Link:
             self._refused = True
             self.limits = None
             log.error("the agent refused this run: %s; training goes on, unwatched", message.why)
+
+    def _dump_stacks(self, order: wire.Command) -> None:
+        """At once and from here: the loop may stand still for good. The same id, only once."""
+        if order.command in self._dumped:
+            return
+        self._dumped.append(order.command)
+        answer = wire.Ack(
+            run=order.run,
+            rank=self._hello.rank,
+            command=order.command,
+            status="done",
+            step=self.step,
+            result={"stacks": all_stacks()},
+        )
+        self._outbox.say(answer)
 
 
 _abandoned: weakref.WeakSet[Link] = weakref.WeakSet()

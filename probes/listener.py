@@ -44,6 +44,10 @@ class Listener:
     def before_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
     def after_scaler_step(self, scaler: Any, optimizer: Any) -> None: ...
     def on_loss(self, call: LossCall) -> None: ...
+    def passes_over_average(self, averaged: Any, model: Any) -> bool:
+        """An average of weights is about to take in those of ``model``: whether it shall not."""
+        return False
+
     def after_wait(self, seconds: float) -> None:
         """The DataLoader gave a batch, or had none left."""
 

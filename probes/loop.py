@@ -120,6 +120,14 @@ class Loop(Measuring):
             if self._senses.is_sampled:
                 self._shield.timed("weights", self._senses.weights.before_update)
 
+    def passes_over_average(self, averaged: Any, model: Any) -> bool:
+        if not self._senses.hears():
+            return False
+        return (
+            self._shield.call("averages", self._acting.averages.passes_over, averaged, model)
+            is True
+        )
+
     def before_scaler_step(self, scaler: Any, optimizer: Any) -> None:
         if self._senses.hears() and optimizer in self._members:
             self._stepped = False
@@ -196,6 +204,7 @@ class Loop(Measuring):
         """All updates of the step are done: the one place where state may be read or changed."""
         self._shield.timed("weights", self._senses.weights.after_update, self._code)
         self._shield.timed("orders", self._obey)
+        self._shield.call("schedules", self._acting.schedules.between_steps)
         self._shield.timed("snapshots", self._acting.snapshot_if_due, self.step, self._step_time_s)
         self._stop_if_told()
 

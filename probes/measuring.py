@@ -52,10 +52,14 @@ class Measuring(Watch):
         self._code = forced_code
         self._shield.call("parameters", self._notice_parameters)
         heard = self._hear(optimizer)
+        self._shield.call("schedules", self._acting.begin_step)
         rate = learning_rate(self._state)
         if forced_code is None and may_veto:
-            judged = (self._total(heard), heard.loss, self._link.limits)
+            judged = (self._total(heard), heard.loss, self._link.limits, self.step)
             self._code = self._shield.call("reflex", self._acting.before_update, optimizer, *judged)
+        else:
+            agreed = self._shield.call("reflex", self._acting.without_veto, self.step, forced_code)
+            self._code = forced_code if agreed is None else agreed
         self._shield.call("learning rate", self._acting.hold_learning_rate, self.step)
         host = {"lr": rate, "step_time": self._step_time_s or None, **self._machine.take()}
         self._record(now, heard, host)

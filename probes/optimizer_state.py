@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossguard.probes.sharded import is_distributed, like_part
 from lossguard.probes.tensors import back_in_place, to_host
 
 
@@ -53,6 +54,8 @@ def _where_it_belongs(value: Any, parameter: Tensor, group: Mapping[str, Any]) -
     A step count stays on the host, unless a kernel reads it.
     """
     on_device = value.dim() > 0 if isinstance(value, Tensor) else False
+    if on_device and is_distributed(parameter):
+        return like_part(parameter, value.to(parameter.device))
     if isinstance(value, Tensor) and (on_device or group.get("fused") or group.get("capturable")):
         return value.to(parameter.device)
     return value

@@ -37,10 +37,24 @@ class Orders:
         self._say = say
         self._answers: OrderedDict[str, wire.Ack] = OrderedDict()
 
-    def obey(self, command: wire.Command, step: int) -> bool:
-        """Carry it out if its step has come; False when it is too early."""
+    def answered_before(self, command: wire.Command) -> bool:
+        """Say the same again, where it was carried out before; else False."""
         if (answer := self._answers.get(command.command)) is not None:
             self._say(answer)
+        return answer is not None
+
+    def status_of(self, command: wire.Command) -> str:
+        """``done``, ``failed``, or empty."""
+        answer = self._answers.get(command.command)
+        return answer.status if answer is not None else ""
+
+    def refuse(self, command: wire.Command, step: int, why: str) -> None:
+        """Answer that nothing was done."""
+        self._answer(command, "failed", step, {"why": why})
+
+    def obey(self, command: wire.Command, step: int) -> bool:
+        """Carry it out if its step has come; False when it is too early."""
+        if self.answered_before(command):
             return True
         if step < command.step:
             return False

@@ -95,6 +95,8 @@ def _all_changes() -> Iterator[Undo | None]:
         yield swap(getattr(functional, name, None), stand_ins.loss(name))
     yield wrap(dataloader._BaseDataLoaderIter, "__next__", stand_ins.next_batch)
     yield swap(torch.save, stand_ins.save) or wrap(torch, "save", stand_ins.save)
+    averages = getattr(torch.optim.swa_utils, "AveragedModel", None)
+    yield wrap(averages, "update_parameters", stand_ins.average)
     yield wrap(torch.jit._recursive, "create_script_module", stand_ins.script)
     yield wrap(torch.cuda, "make_graphed_callables", stand_ins.unhooked)
 

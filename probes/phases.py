@@ -19,9 +19,17 @@ class Phases:
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
         self._taken: dict[str, float] = {}
+        self.moves = 0
+        """Grows with whatever is heard: a loop that does anything at all does not stand still."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation has begun, and no training forward since."""
+        return "eval_time" in self._since
 
     def begin(self, name: str) -> None:
         """If it has not begun already."""
+        self.moves += 1
         if name not in self._since:
             self._since[name] = _clock()
 
@@ -33,6 +41,7 @@ class Phases:
 
     def add(self, name: str, seconds: float) -> None:
         """Of a phase that was timed elsewhere."""
+        self.moves += 1
         self._taken[name] = self._taken.get(name, 0.0) + seconds
 
     def forward_begins(self, training: bool) -> None:

@@ -133,6 +133,11 @@ class Reflex:
                 self._held.append((parameter, parameter.grad))
                 parameter.grad = None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the host knows that this update is dropped: not where a kernel does it."""
+        return bool(self._settings)
+
     def open_gate(self) -> None:
         """After the step: everything as the script left it. Idempotent."""
         for parameter, gradient in self._held:

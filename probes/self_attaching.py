@@ -72,6 +72,7 @@ class SelfAttaching:
         self._begins = begins
         self._begun = begun
         self._start_agents = start_agents
+        self._joins_late = joins_late
         self._waits_for_boundary = joins_late
         self._waits_for_backward = joins_late
         self._finder = Finder(self._begin)
@@ -153,6 +154,7 @@ class SelfAttaching:
                 part=part,
                 start_agents=self._start_agents,
                 writes_are_hidden=writes_are_hidden,
+                joins_late=self._joins_late,
             )
         except Exception as error:
             self._give_up(error)

@@ -165,6 +165,11 @@ class Senses(Listener):
         """
         return self._alive and threading.get_ident() == self._thread
 
+    @property
+    def thread(self) -> int:
+        """The one that trains."""
+        return self._thread
+
     def this_thread_trains(self) -> None:
         """It has just called the optimizer."""
         self._thread = threading.get_ident()
@@ -211,6 +216,10 @@ class Senses(Listener):
                 timed(part, hook, module, args, output)
 
         return guarded
+
+    def on_evaluation(self, begins: Callable[[], None]) -> None:
+        """Call it as an evaluation begins. It must not raise."""
+        self._evaluation.on_begin = begins
 
     def on_loss(self, call: LossCall) -> None:
         if _is_traced() or not self.hears():

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lossguard.probes.sharded_flat import flat_holders
+
 
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a ``DTensor``, told without importing that module."""
@@ -50,6 +52,32 @@ def holders(tensor: Tensor) -> tuple[int, ...]:
     ]
     ranks = mesh.mesh[tuple(at)].reshape(-1).tolist()
     return () if here is not None and len(ranks) == 1 else tuple(ranks)
+
+
+def like_part(tensor: Tensor, part: Tensor) -> Tensor:
+    """``part`` as what lies here of a tensor that is cut as ``tensor`` is. Communicates nothing."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        part,
+        tensor.device_mesh,  # type: ignore[attr-defined]
+        tensor.placements,  # type: ignore[attr-defined]
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+def share_of_gradient(state: Any, world_size: int) -> float | None:
+    """What a rank's squared norm counts for in that of the whole, where tensors are cut over ranks:
+    so much that the sum over all ranks is never more than that of the whole. None: none is cut.
+
+    Exact where all are cut alike; a tensor that several ranks hold is counted by each of them.
+    """
+    flat = flat_holders([] if state.model is None else [state.model])
+    parameters = [p for group in state.param_groups for p in group["params"]]
+    counts = {len(holders(p) or flat.get(id(p), ())) for p in parameters}
+    return min(max(1, count) for count in counts) / world_size if counts - {0} else None
 
 
 def gradient_part(parameter: Tensor, gradient: Tensor) -> Tensor | None:

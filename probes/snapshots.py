@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class SnapshotRing:
     free). When full, the one whose loss leaves the smallest gap relative to its age goes: what
     stays is spaced about evenly in the logarithm of the age, so that a trouble which took long
     to notice still finds a state from before it. The newest always stays; one older than
-    ``horizon_steps`` goes as soon as there is another that is nearly as old.
+    ``horizon_steps`` goes as soon as there is another that is nearly as old. ``follows`` says what
+    the script is about to do for the update that is done: a new process has to catch up on it.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class SnapshotRing:
         capacity: int = 12,
         horizon_steps: int = 5_000,
         budget_bytes: int | None = None,
+        follows: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._state = state
+        self._follows = follows
         self._overhead = overhead
         self._min_interval = min_interval_steps
         self._capacity = capacity
@@ -57,6 +61,7 @@ class SnapshotRing:
         self._ring: list[Snapshot] = []
         self._next_step = 0
         self._cost_s = 0.0
+        self._reserved = 0
 
     @property
     def steps(self) -> list[int]:
@@ -72,8 +77,7 @@ class SnapshotRing:
         snapshot = self.capture(step)
         self._ring = [kept for kept in self._ring if kept.step < step]
         self._ring.append(snapshot)
-        while len(self._ring) > self._capacity or self._bytes() > self._budget:
-            del self._ring[self._least_needed()]
+        self._fit()
         self._cost_s = max(time.perf_counter() - begun, 0.5 * self._cost_s)
         rare = self._cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
         self._next_step = step + max(self._min_interval, math.ceil(rare))
@@ -82,11 +86,28 @@ class SnapshotRing:
     def capture(self, step: int) -> Snapshot:
         """A snapshot that is not kept here. Raises MemoryError like ``take``."""
         self._require_fit(self._state.live_bytes())
-        kept = self._state.capture()
+        with torch.inference_mode(False):  # a script may evaluate under it: ours are plain copies
+            kept = self._state.capture()
+        kept["follows"] = dict(self._follows())
         size = captured_bytes(kept)
         self._require_fit(size)
         rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
         return Snapshot(step, kept, size, rates, _copies_done())
+
+    def reserve(self, size: int) -> None:
+        """Leave ``size`` bytes of the budget to others. Raises MemoryError where that leaves less
+        than half of it."""
+        if 2 * size > self._budget:
+            raise MemoryError(f"{size} bytes are more than half of the budget {self._budget}")
+        self._reserved = size
+        self._fit()
+
+    def _fit(self) -> None:
+        """Let go of what is too much; the newest stays."""
+        while len(self._ring) > 1 and (
+            len(self._ring) > self._capacity or self._bytes() > self._budget - self._reserved
+        ):
+            del self._ring[self._least_needed()]
 
     def _require_fit(self, size: int) -> None:
         if size > self._budget:

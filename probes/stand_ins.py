@@ -45,6 +45,16 @@ def backward(original: Any) -> Any:
     return listening
 
 
+def average(original: Any) -> Any:
+    """``AveragedModel.update_parameters``: passed over where the update before it was dropped."""
+
+    def listening(averaged: Any, model: Any) -> Any:
+        passed_over = [listener.passes_over_average(averaged, model) for listener in heard_by()]
+        return None if any(passed_over) else original(averaged, model)
+
+    return listening
+
+
 def total_norm(last: threading.local) -> Make:
     """The first half of ``clip_grad_norm_``: ``last`` keeps for the second which norm it was."""
 

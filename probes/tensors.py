@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossguard.probes.sharded import is_distributed, local_part
+
 
 def to_host(value: Any) -> Any:
     """A deep copy whose tensors live in host memory (pinned where the original is on CUDA).
 
-    Copies from CUDA are queued on the current stream without waiting: they are ordered before
-    any later kernel that writes the originals.
+    Of a tensor that is cut over ranks the part that lies here is copied. Copies from CUDA are
+    queued on the current stream without waiting: they are ordered before any later kernel that
+    writes the originals.
     """
     if isinstance(value, Tensor):
         return _tensor_to_host(value)
@@ -29,7 +32,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _tensor_to_host(tensor: Tensor) -> Tensor:
-    source = tensor.detach()
+    source = local_part(tensor.detach())
     if source.device.type == "cpu":
         return source.clone()
     pinned = source.device.type == "cuda"
@@ -44,6 +47,9 @@ def back_in_place(live: Any, kept: Any) -> Any:
     Never aliases ``kept``: a second restore from the same copy is as exact as the first.
     """
     if isinstance(kept, Tensor):
+        if isinstance(live, Tensor) and is_distributed(live):
+            back_in_place(local_part(live.detach()), kept)
+            return live
         if isinstance(live, Tensor) and live.shape == kept.shape and live.dtype == kept.dtype:
             live.copy_(kept, non_blocking=True)
             return live
@@ -63,7 +69,8 @@ def back_in_place(live: Any, kept: Any) -> Any:
 def size_bytes(value: Any) -> int:
     """Bytes held by the tensors inside."""
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        here = local_part(value.detach())
+        return here.numel() * here.element_size()
     if isinstance(value, dict):
         return sum(size_bytes(item) for item in value.values())
     if isinstance(value, (list, tuple)):

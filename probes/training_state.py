@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossguard.probes.data_position import capture_position, is_data_position, replay_from
 from lossguard.probes.optimizer_state import capture_optimizer, restore_optimizer
 from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.random_state import capture_random, restore_random
+from lossguard.probes.sharded import local_part
 from lossguard.probes.tensors import back_in_place, size_bytes, to_host
 
 
@@ -67,20 +69,37 @@ class TrainingState:
 
         Raises ValueError, before anything is touched, when the model or the optimizer no longer
         has the shape that was captured. ``random_generators`` also turns the generators back,
-        which replays batches that are drawn from them.
+        which replays batches that are drawn from them. Loaders in ``extra`` go on: see ``replay``.
         """
         live = self._model_tensors()
-        self._check(live, kept)
+        self._check(live, kept, random_generators)
         back_in_place(live, kept["model"])
         for optimizer, state in zip(self.optimizers, kept["optimizers"], strict=True):
             restore_optimizer(optimizer, state)
-        for scheduler, state in zip(self.schedulers, kept["schedulers"], strict=True):
+        for scheduler, state in zip(self.schedulers, kept.get("schedulers", ()), strict=True):
             scheduler.load_state_dict(copy.deepcopy(state))
-        _restore_scaler(self.scaler, kept["scaler"])
+        if self.scaler is not None:
+            _restore_scaler(self.scaler, kept["scaler"])
         for name, state in kept["extra"].items():
-            _restore_extra(self.extra[name], state)
+            if not is_data_position(self.extra[name]):
+                _restore_extra(self.extra[name], state)
         if random_generators:
             restore_random(kept["random"])
+
+    def check(self, kept: Mapping[str, Any], *, random_generators: bool) -> None:
+        """Raises ValueError where ``restore`` would; nothing is touched."""
+        self._check(self._model_tensors(), kept, random_generators)
+
+    def replay(self, kept: Mapping[str, Any]) -> dict[str, str]:
+        """Take every loader in ``extra`` back as well: of each, empty or why it goes on."""
+        answers = {}
+        for name, thing in self.extra.items():
+            if is_data_position(thing):
+                try:
+                    answers[name] = replay_from(thing, kept["extra"].get(name))
+                except Exception as error:  # a loader of the script's own
+                    answers[name] = f"{type(error).__name__}: {error}"[:200]
+        return answers
 
     def live_bytes(self) -> int:
         """What a capture would take at least [bytes]; nothing is copied."""
@@ -90,7 +109,7 @@ class TrainingState:
     def _model_tensors(self) -> dict[str, Tensor]:
         if self.model is None:
             owned = optimizer_parameters(self)
-            return {f"param.{i}": p.detach() for i, p in enumerate(owned)}
+            return {f"param.{i}": local_part(p.detach()) for i, p in enumerate(owned)}
         tensors = _tensors_of(self.model)
         for prefix, module in self.others.items():
             tensors |= {f"{prefix}.{name}": t for name, t in _tensors_of(module).items()}
@@ -98,9 +117,31 @@ class TrainingState:
         for i, parameter in enumerate(optimizer_parameters(self)):
             if id(parameter) not in known:
                 tensors[f"param.{i}"] = parameter
-        return {name: tensor.detach() for name, tensor in tensors.items()}
+        return {name: local_part(tensor.detach()) for name, tensor in tensors.items()}
 
-    def _check(self, live: Mapping[str, Tensor], kept: Mapping[str, Any]) -> None:
+    def _needs(self, random_generators: bool) -> dict[str, bool]:
+        """Which parts of a snapshot a restore cannot do without."""
+        return {
+            "model": True,
+            "optimizers": True,
+            "schedulers": bool(self.schedulers),
+            "scaler": self.scaler is not None,
+            "random": random_generators,
+        }
+
+    def _check(
+        self, live: Mapping[str, Tensor], kept: Mapping[str, Any], random_generators: bool
+    ) -> None:
+        lacks = [
+            part
+            for part, needed in self._needs(random_generators).items()
+            if needed and part not in kept
+        ]
+        if lacks:
+            raise ValueError(
+                f"the snapshot has no {' and no '.join(lacks)} part: it holds what cannot be "
+                "written to disk without pickle"
+            )
         then = {name: (tuple(t.shape), str(t.dtype)) for name, t in kept["model"].items()}
         now = {name: (tuple(t.shape), str(t.dtype)) for name, t in live.items()}
         if then != now:
@@ -109,10 +150,12 @@ class TrainingState:
         groups = [[len(group["params"]) for group in o.param_groups] for o in self.optimizers]
         if groups != [[group["size"] for group in o["groups"]] for o in kept["optimizers"]]:
             raise ValueError(f"the optimizer changed its groups since the snapshot: {groups}")
-        if len(self.schedulers) != len(kept["schedulers"]):
+        if len(self.schedulers) != len(kept.get("schedulers", ())):
             raise ValueError("the number of schedulers changed since the snapshot")
         for name, state in kept["extra"].items():
-            thing = self.extra.get(name)
+            if name not in self.extra:
+                raise ValueError(f"the snapshot has extra[{name!r}], and this run has not")
+            thing = self.extra[name]
             if isinstance(thing, Tensor) and thing.shape != state.shape:
                 raise ValueError(f"extra[{name!r}] changed its shape since the snapshot")
 
@@ -131,6 +174,9 @@ def _scaler_tensors(scaler: Any) -> dict[str, Any]:
 
 def _restore_scaler(scaler: Any, kept: Mapping[str, Any]) -> None:
     live = _scaler_tensors(scaler)
+    if kept and not live:  # it is new: it makes its tensors at its first use
+        scaler._lazy_init_scale_growth_tracker(torch.device(getattr(scaler, "_device", "cpu")))
+        live = _scaler_tensors(scaler)
     back_in_place(live, kept)
     if live and not kept:  # the snapshot is from before its first use
         live["_scale"].fill_(scaler._init_scale)
@@ -138,6 +184,8 @@ def _restore_scaler(scaler: Any, kept: Mapping[str, Any]) -> None:
 
 
 def _capture_extra(thing: Any) -> Any:
+    if is_data_position(thing):
+        return capture_position(thing)
     if isinstance(thing, torch.Generator):
         return thing.get_state()
     if isinstance(thing, (Tensor, dict, list)):

@@ -21,6 +21,7 @@ from lossguard.probes.recorder import Recorder
 from lossguard.probes.senses import Senses
 from lossguard.probes.shield import Shield
 from lossguard.probes.training_state import TrainingState
+from lossguard.probes.whereabouts import Place, standing
 
 log = logging.getLogger("lossguard")
 
@@ -53,10 +54,21 @@ class Watch(Listener):
         self._device = self._recorder.device
         self._outbox.fit(self._recorder.values_per_step)
         self._acting = Acting(state, hello, self._device, self._outbox)
+        self._senses.on_evaluation(self._hold_evaluated)
         # Last what reaches into torch or starts a thread: nothing of it stays when the rest fails.
         self._machine = Machine(self._device)
+        alive = weakref.ref(self._senses)  # the link outlives us, and must not keep us
         self._link = Link(
-            home, hello, self._outbox, start_agents=start_agents, often=self._machine.look
+            home,
+            hello,
+            self._outbox,
+            start_agents=start_agents,
+            often=self._machine.look,
+            stands=lambda: (
+                standing(senses.phases, senses.thread)
+                if (senses := alive()) is not None
+                else (0, Place("", ""))
+            ),
         )
         try:
             self._listen()
@@ -119,6 +131,13 @@ class Watch(Listener):
     def log(self, name: str, value: float) -> None:
         """A number of the script's own, to travel with the next step."""
         self._recorder.log(name, value)
+        if name == "val_loss":
+            self._hold_evaluated()
+
+    def _hold_evaluated(self) -> None:
+        """The state that is there now is what a validation loss is of."""
+        held = self._acting.hold_evaluated
+        self._shield.call("best state", held, self.step, self._link.limits)
 
     def only_observe(self, why: str) -> None:
         """Veto, snapshot and roll back no more: half of a training is not to be turned back."""
@@ -139,10 +158,19 @@ class Watch(Listener):
             if not self._acting.obey(command, self.step):
                 self._waiting[command.command] = command
 
-    def take_snapshot_now(self) -> bool:
-        """A snapshot of this very state; False when it failed."""
+    def take_snapshot_now(self, *, durable: bool = False) -> bool:
+        """A snapshot of this very state, on disk as well; False when it failed."""
         taken = self._shield.call("snapshots", self._acting.snapshot, self.step, 0.0)
+        if durable and taken is not None:
+            return self._shield.call("snapshots", self._acting.to_disk, self.step) is True
         return taken is not None
+
+    def resume(self) -> int | None:
+        """Take up the state of the run before; its step, or None. Raises LossguardError."""
+        if self.step:
+            self.say("not_resumed", "resume() comes before the first step: nothing is taken up")
+            return None
+        return self._acting.resume()
 
     def _stop_if_told(self) -> None:
         if (reason := self._acting.orders.stop_reason) is not None:
@@ -153,6 +181,8 @@ class Watch(Listener):
         message = f"the {part} probe failed and is off: {what}"
         data: dict[str, float | int | str] = {"part": part, "trace": trace[-4000:]}
         self._outbox.tell(self.step, "probe_off", message, data)
+        if part in ("step", "reflex", "orders"):
+            self._acting.leave_others(message)
 
     def say(self, kind: str, message: str) -> None:
         """To the log and to the agent: something that a person should know."""
@@ -168,7 +198,9 @@ class Watch(Listener):
         """``os._exit(code)`` is next: say goodbye, and touch nothing else. At most 1 s."""
         if self._alive:
             self._alive = False
-            self._part("finished" if code == 0 else "exception")
+            self._part(
+                "finished" if code == 0 else "exception", f"exit code {code}" if code else ""
+            )
             self._link.close(timeout_s=1.0)
 
     def close(self, reason: Reason, *, wait: bool = True) -> None:
@@ -187,9 +219,11 @@ class Watch(Listener):
         self._link.close() if wait else self._link.abandon()
         self._acting.close(finished=reason in ("finished", "closed"))
 
-    def _part(self, reason: Reason) -> None:
+    def _part(self, reason: Reason, error: str = "") -> None:
+        if reason == "exception" and not error:
+            error = leaving.error_of_script()
         self._outbox.farewell = wire.Bye(
-            run=self.run, rank=self._hello.rank, step=self.step, reason=reason
+            run=self.run, rank=self._hello.rank, step=self.step, reason=reason, error=error
         )
 
     def _send_rest(self) -> None:

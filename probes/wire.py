@@ -107,6 +107,13 @@ class Heartbeat(Message, tag="beat", frozen=True, kw_only=True):
     dropped: int
     """Measurements dropped since the start, all reasons."""
     time_s: float
+    moves: int = 0
+    """Grows with whatever the loop does between two steps: a forward, a backward, a save."""
+    phase: str = ""
+    """Where its thread is: data, forward, backward, optimizer, eval, checkpoint, compile,
+    collective, debugger, script."""
+    at: str = ""
+    """The line of the script that is being run, and the innermost one."""
 
 
 class Event(Message, tag="event", frozen=True, kw_only=True):
@@ -166,6 +173,8 @@ class Limits(Message, tag="limits", frozen=True, kw_only=True):
     loss: float | None = None
     proven_step: int = -1
     """The newest step that has proven good by what came after it; -1 is none."""
+    holds_evaluated: bool = False
+    """Hold the state that is evaluated: it is kept when it turns out to be the best."""
 
 
 class Command(Message, tag="command", frozen=True, kw_only=True):
@@ -177,6 +186,8 @@ class Command(Message, tag="command", frozen=True, kw_only=True):
     """Apply at the first step boundary at or after this one; 0 is the next."""
     expires_step: int
     args: dict[str, float | int | str] = {}
+    number: int = 0
+    """Grows with every command of a run: the order in which several ranks take them up."""
 
 
 FromProbe: TypeAlias = Hello | Layout | Step | Heartbeat | Event | Ack | Bye

@@ -5,12 +5,21 @@ Plain data. Thresholds are not in here: they are the detectors' own.
 
 from __future__ import annotations
 
-from lossguard.detectors.advice import feeding, layers, learning, losses, machine, stepping
+from lossguard.detectors.advice import (
+    feeding,
+    layers,
+    learning,
+    losses,
+    machine,
+    standing,
+    stepping,
+)
 from lossguard.detectors.advice.record import Advice
 from lossguard.detectors.base import Symptom
 
 _ALL = (
     *losses.ALL, *learning.ALL, *layers.ALL, *stepping.ALL, *feeding.ALL, *machine.ALL,
+    *standing.ALL,
 )  # fmt: skip
 
 ADVICE: dict[Symptom, Advice] = {advice.symptom: advice for advice in _ALL}

@@ -15,6 +15,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["classic", "strict"])
 def test_a_sterner_policy_rolls_no_healthy_run_back_and_vetoes_next_to_nothing(name: str) -> None:
     """109,007 healthy observations: none critical, at most one in 10,000 vetoed."""

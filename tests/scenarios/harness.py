@@ -105,6 +105,7 @@ class DirectLink:
         *,
         start_agents: bool = False,
         often: Callable[[], None] = lambda: None,
+        stands: Callable[[], object] = lambda: None,
     ) -> None:
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque()

@@ -27,6 +27,8 @@ ONE_OF_EACH_FAMILY = (
     "collapsing_scale",
     "repeated_character",
 )
+OFTEN = ("fp16_overflow", "poisoned_batch", "forgotten_eval")
+"""These in every run of the tests, the others with the long ones."""
 SHORT_OF_PATIENCE = """
 [detectors.no_checkpoint]
 max_age_s = 2.0
@@ -61,7 +63,13 @@ def told(agent: AgentProcess, name: str) -> dict[str, feed.IncidentLine]:
     return {symptom: line for line in lines for symptom in (line.symptom, *line.also)}
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow])
+        for name in ONE_OF_EACH_FAMILY
+    ],
+)
 def test_an_unchanged_script_is_told_what_is_wrong(
     name: str, home: Home, agent: AgentProcess
 ) -> None:

@@ -47,7 +47,13 @@ class Trials:
         self.said = witness.said
 
 
-@pytest.mark.parametrize("framework", STEPS)
+@pytest.mark.parametrize(
+    "framework",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "huggingface" else [])
+        for name in STEPS
+    ],
+)
 def test_an_integration_watches_saves_and_turns_back(framework: str, home: Home) -> None:
     """One process for each framework, for its import takes longest: four claims in the order of
     their helpers below, each with its twin."""

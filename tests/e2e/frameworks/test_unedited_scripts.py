@@ -42,7 +42,7 @@ FRAMEWORKS = [
     Framework("accelerate_loop", "accelerate"),
     Framework("skorch_net", "skorch"),
 ]
-SELDOM = ("ignite", "skorch")
+SELDOM = ("ignite_engine", "skorch_net", "lightning_fabric", "accelerate_loop")
 """Built like others here, and left to ``make soak``: importing them is what takes the time."""
 
 
@@ -81,7 +81,7 @@ def column(seen: list[Observation], metric: str) -> list[float]:
 @pytest.mark.parametrize(
     "framework",
     [
-        pytest.param(f, id=f.script, marks=[pytest.mark.slow] if f.package in SELDOM else [])
+        pytest.param(f, id=f.script, marks=[pytest.mark.slow] if f.script in SELDOM else [])
         for f in FRAMEWORKS
     ],
 )

@@ -291,3 +291,13 @@ def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path: Path) -> No
         find_policy(str(tmp_path / "nowhere.toml"))
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
         load_policy(tmp_path)
+
+
+def test_a_switch_of_a_rung_may_be_true_or_false() -> None:
+    """It travels as 1 or 0, as it does from the command line."""
+    policy = parse_policy('base = "guard"\nladder = [{do = "rollback", replay = true}]', "my.toml")
+    assert policy.ladder == (Rung("rollback", {"replay": 1}),)
+    assert parse_policy(as_toml(policy), "again").ladder == policy.ladder
+    assert "deeper must be a whole number" in complaint(
+        'base = "guard"\nladder = [{do = "rollback", deeper = true}]'
+    )

@@ -20,8 +20,9 @@ from lossguard.probes.clipping import noting
 from lossguard.probes.gradients import GradientNorms
 from lossguard.probes.measurement import missing_value
 from lossguard.probes.roots import is_loss, root_of
-from lossguard.probes.sharded import holders, is_whole, local_part
+from lossguard.probes.sharded import holders, is_whole, local_part, share_of_gradient
 from lossguard.probes.sharded_names import Holding
+from lossguard.probes.training_state import TrainingState
 from lossguard.probes.weights import Weights
 from tests.unit.probes.loops import Records, Watch, loop_of
 
@@ -262,3 +263,49 @@ def test_a_whole_watched_step_communicates_nothing(mesh: DeviceMesh, watch: Watc
     assert records.of("grad_norm") == [6.0] * 17
     assert records.steps[15]["weight_norm/param.0"] == pytest.approx(2 * abs(3 - 1.5 * 15))
     assert {tuple(layout.holders[0]) for layout in layouts} == {tuple(range(8))}
+
+
+def trained(*parameters: nn.Parameter) -> TrainingState:
+    """With Adam, which has stepped."""
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, foreach=False)
+    optimizer.step()
+    return TrainingState(None, [optimizer])
+
+
+def test_what_lies_here_is_captured_and_comes_back_in_place(mesh: DeviceMesh) -> None:
+    """Weights and moments, twice, and without a word to the other ranks; moments that are gone come
+    back cut as their parameter is."""
+    weight = parameter(cut(mesh, Shard(0), Shard(0)), cut(mesh, Shard(0), Shard(0)))
+    state = trained(weight)
+    optimizer = state.optimizers[0]
+
+    def here() -> list[Tensor]:
+        with torch.no_grad():
+            moments = [v for v in optimizer.state[weight].values() if v.dim()]
+            return [local_part(t).clone() for t in (weight, *moments)]
+
+    with CommDebugMode() as communication:
+        before, kept = here(), state.capture()
+        for loses_moments in (False, True):
+            optimizer.step()
+            assert not all(map(torch.equal, here(), before))
+            if loses_moments:
+                optimizer.state.clear()
+            state.restore(kept, random_generators=False)
+            assert all(map(torch.equal, here(), before))
+            assert isinstance(optimizer.state[weight]["exp_avg"], DTensor)
+        optimizer.step()
+    assert communication.get_total_counts() == 0
+
+
+def test_shares_of_the_squared_norm_add_up_to_no_more_than_the_whole(mesh: DeviceMesh) -> None:
+    """Exactly to it where all is cut alike; below where some is held by more ranks."""
+    by_all = parameter(cut(mesh, Shard(0), Shard(0)), cut(mesh, Shard(0), Shard(0)))
+    by_row = parameter(cut(mesh, Replicate(), Shard(0)), cut(mesh, Replicate(), Shard(0)))
+    plain = nn.Parameter(torch.zeros(2))
+    for parameters, share in (
+        ((by_all,), 1.0), ((by_row,), 0.5), ((by_all, by_row), 0.5), ((by_all, plain), 0.125),
+        ((plain,), None),
+    ):  # fmt: skip
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        assert share_of_gradient(TrainingState(None, [optimizer]), 8) == share

@@ -1,0 +1,136 @@
+"""When a loop that does nothing is stuck: how long each phase may take, learned from the run.
+
+Pure: times come in [s, monotonic]. A loop that moves at all (a step, a forward, a backward, a save)
+does not stand still, however long its evaluation is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+STARTUP = "startup"
+"""Before the third step: compiling, autotuning, filling caches."""
+NATIVE = "native"
+"""The heartbeat is missing though the process runs: something holds the interpreter's lock."""
+_STARTUP_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HangBounds:
+    """How long a loop may do nothing before it is called hung."""
+
+    after_s: float = 24.0
+    """In any phase that has no bound of its own [s, > 0]."""
+    evaluation_after_s: float = 180.0
+    """In an evaluation, without one forward [s, > 0]."""
+    checkpoint_after_s: float = 600.0
+    """While something is saved [s, > 0]."""
+    startup_after_s: float = 900.0
+    """Before the third step, and whenever something is compiled [s, > 0]."""
+    times: float = 5.0
+    """So many times the longest this phase has ever taken, where that is more [>= 1]."""
+    grace_s: float = 30.0
+    """Where a policy stops a run that hangs: between SIGTERM and SIGKILL [s, > 0]."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, least = getattr(self, one.name), 1.0 if one.name == "times" else 0.0
+            if not (math.isfinite(value) and (value > 0.0 if not least else value >= least)):
+                wanted = f">= {least:g}" if least else "> 0"
+                raise ValueError(f"{one.name} must be a finite number {wanted}, got {value!r:.40}")
+
+    def floor_s(self, phase: str) -> float:
+        """Without anything learned."""
+        own = {
+            STARTUP: self.startup_after_s,
+            "compile": self.startup_after_s,
+            "checkpoint": self.checkpoint_after_s,
+            "eval": self.evaluation_after_s,
+            "debugger": math.inf,
+        }
+        return own.get(phase, self.after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What one heartbeat says."""
+
+    time_s: float
+    step: int
+    moves: int
+    phase: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A loop that has done nothing for too long."""
+
+    phase: str
+    at: str
+    since_s: float
+    """When it was last seen to move."""
+    lasted_s: float
+    allowed_s: float
+
+
+class Standstill:
+    """Watches one rank. Memory is constant."""
+
+    def __init__(self, bounds: HangBounds | None = None) -> None:
+        self._bounds = bounds or HangBounds()
+        self._longest: dict[str, float] = {}
+        self._last: Beat | None = None
+        self._moved_s = 0.0
+        self._heard_s = 0.0
+        self.is_still = False
+
+    @property
+    def last(self) -> Beat | None:
+        """The newest heartbeat."""
+        return self._last
+
+    def hear(self, beat: Beat) -> None:
+        """A heartbeat: has the loop done anything since the last one?"""
+        before, self._last = self._last, beat
+        if before is None:
+            self._moved_s = beat.time_s
+        elif (beat.step, beat.moves) != (before.step, before.moves):
+            if not self.is_still:  # what was stuck teaches nothing
+                self._learn(before, beat.time_s - self._moved_s)
+            self._moved_s, self.is_still = beat.time_s, False
+        self._heard_s = beat.time_s
+
+    def _learn(self, before: Beat, lasted_s: float) -> None:
+        phase = self._phase(before)
+        self._longest[phase] = max(lasted_s, self._longest.get(phase, 0.0))
+
+    def _phase(self, beat: Beat) -> str:
+        own = beat.phase in ("debugger", "checkpoint", "compile")
+        return STARTUP if beat.step < _STARTUP_STEPS and not own else beat.phase
+
+    def pardon(self, seconds: float) -> None:
+        """So much time did not count: the machine slept, or the process or this one was stopped."""
+        self._moved_s += seconds
+        self._heard_s += seconds
+
+    def allowed_s(self, phase: str) -> float:
+        """How long the loop may do nothing in this phase."""
+        learned = self._bounds.times * self._longest.get(phase, 0.0)
+        return max(self._bounds.floor_s(phase), learned)
+
+    def judge(self, now: float, missing_after_s: float) -> Still | None:
+        """Whether it is stuck; without a heartbeat for ``missing_after_s``, in native code. The
+        bound is that of the phase which was heard last."""
+        beat = self._last
+        if beat is None:
+            return None
+        lasted_s = now - self._moved_s
+        phase = self._phase(beat)
+        allowed_s = self.allowed_s(phase)
+        if lasted_s <= allowed_s:
+            return None
+        self.is_still = True
+        missing = now - self._heard_s > missing_after_s
+        return Still(NATIVE if missing else phase, beat.at, self._moved_s, lasted_s, allowed_s)

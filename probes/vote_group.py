@@ -1,0 +1,105 @@
+"""The way votes travel: a process group of our own, beside those of the script and torch's books.
+
+It is made directly, not by ``new_group``: that would count in every rank's list of groups, and a
+rank that makes one more than its peers hangs in the next that the script makes.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+PATIENCE_S = 30.0
+"""A peer that has not come to the vote by then is missing, for good [s]."""
+
+ON_CUDA = "LOSSGUARD_VOTE_ON_CUDA"
+"""Set to 1, ranks that train on GPUs vote too. So far it has not been tried on several GPUs."""
+
+
+class Unfit(Exception):
+    """These ranks cannot vote; says why."""
+
+
+class Group(Protocol):
+    """Adds up what every rank gives. ``lag`` is how many steps later the host may look at it."""
+
+    lag: int
+
+    def add_up(self, votes: Tensor) -> None:
+        """In place, to the same bits on every rank. Raises where a peer is missing."""
+
+    def close(self) -> None:
+        """For good; peers that still wait for us are told so at once. Idempotent."""
+
+
+def form(store: Any, key: str, rank: int, size: int, device: torch.device) -> Group:
+    """A group of all ranks: each has to call this, within ``PATIENCE_S`` of the others.
+
+    Raises Unfit, or whatever goes wrong on the way; a rank that does not come, too.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    mine = PrefixStore(key, store)
+    if device.type == "cpu":
+        return OnHost(mine, rank, size)
+    if device.type == "cuda" and os.environ.get(ON_CUDA) == "1":
+        mine.set(f"here/{rank}", "")
+        mine.wait([f"here/{i}" for i in range(size)], timedelta(seconds=PATIENCE_S))
+        return OnCuda(mine, rank, size)
+    raise Unfit(f"ranks that train on {device.type} do not vote unless {ON_CUDA}=1 is set")
+
+
+def _sum() -> Any:
+    import torch.distributed as dist
+
+    options: Any = dist.AllreduceOptions()
+    options.reduceOp = dist.ReduceOp.SUM
+    return options
+
+
+class OnHost:
+    """gloo: waited for, under a millisecond among the ranks of one machine."""
+
+    lag = 0
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        import torch.distributed as dist
+
+        self._patience = timedelta(seconds=PATIENCE_S)
+        self._group: Any = dist.ProcessGroupGloo(store, rank, size, self._patience)
+        self._options = _sum()
+
+    def add_up(self, votes: Tensor) -> None:
+        """Waits for all ranks, ``PATIENCE_S`` at most; RuntimeError after that."""
+        self._group.allreduce([votes], self._options).wait(self._patience)
+
+    def close(self) -> None:
+        """Closes the connections, by which the others know."""
+        self._group = None
+
+
+class OnCuda:
+    """NCCL: ordered on the device among the step's kernels; the host does not wait."""
+
+    lag = 1
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        import torch.distributed as dist
+
+        options = dist.ProcessGroupNCCL.Options()
+        self._group: Any = dist.ProcessGroupNCCL(store, rank, size, options)
+        self._options = _sum()
+
+    def add_up(self, votes: Tensor) -> None:
+        """Queued; a missing peer shows as it does in the script's own collectives."""
+        self._group.allreduce([votes], self._options).wait()
+
+    def close(self) -> None:
+        """Ends the communicator."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
