@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
 import secrets
 import socket
@@ -12,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import lossguard
 from lossguard.probes import wire
 
 
@@ -23,7 +21,7 @@ def make_hello(
 
     ``part`` tells the runs of one process apart.
     """
-    import torch
+    from lossguard.probes.surroundings import versions
 
     name = _clean(name or os.environ.get("LOSSGUARD_NAME") or _script_name())
     return wire.Hello(
@@ -38,11 +36,7 @@ def make_hello(
         policy=policy,
         policy_text=policy_text,
         script=[str(part) for part in sys.argv],
-        versions={
-            "lossguard": lossguard.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-        },
+        versions=versions(),
     )
 
 
