@@ -10,6 +10,7 @@ import typer
 
 from lossguard.agent.attach_command import attach, detach
 from lossguard.agent.backtest_command import backtest
+from lossguard.agent.policy_command import app as policy_app
 from lossguard.errors import ExitCode, LossguardError, UsageError
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def send(
 app.command()(attach)
 app.command()(detach)
 app.command()(backtest)
+app.add_typer(policy_app, name="policy")
 
 
 @app.command()
