@@ -16,7 +16,7 @@ def in_sentences(policy: Policy) -> Iterator[str]:
         yield "It observes: nothing is done to the run unless somebody orders it."
     else:
         yield "It acts:"
-        yield "  updates of a loss or gradient norm that is not finite or over its bound are skipped;"
+        yield "  updates whose loss or gradient norm is not finite, or over its bound, are skipped;"
         yield (
             f"  {policy.nonfinite_tolerance} non-finite steps in a row are a case for the ladder, "
             f"and at most {policy.max_rollbacks} rollbacks in {policy.window_steps} steps;"
