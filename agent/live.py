@@ -15,11 +15,10 @@ from lossguard.agent.commands import Commands, Outstanding, name_of
 from lossguard.agent.feed import CommandResult, RunState
 from lossguard.agent.incidents import Incident
 from lossguard.agent.pace import Pace
-from lossguard.agent.policy_settings import detectors_for
-from lossguard.agent.policy_wire import policy_of
 from lossguard.agent.ranks import Rank
 from lossguard.agent.ranks_joined import RanksJoined
-from lossguard.agent.run import Outcome, Run
+from lossguard.agent.reviving import fresh_run, replay, revived
+from lossguard.agent.run import Outcome
 from lossguard.agent.stops import failed
 from lossguard.agent.store import Store
 from lossguard.detectors import Observation
@@ -44,7 +43,7 @@ class LiveRun:
         send: Callable[[bytes, wire.Message], bool],
     ) -> None:
         self.hello = hello
-        self.run = _fresh_run(hello)
+        self.run = fresh_run(hello)
         self.state: RunState = "running"
         self.ranks: dict[int, Rank] = {}
         self.version = 0
@@ -101,7 +100,7 @@ class LiveRun:
         before = self.run
         self._commands.give_up(before.step, "the process was replaced by another one")
         self._keep(before.end())
-        self.run = _fresh_run(hello)
+        self.run = fresh_run(hello)
         self.run.incidents.restore([incident.kept() for incident in before.incidents.all])
         self.run.incidents.seal()
         self._keep(self.run.incidents.all)
@@ -343,48 +342,20 @@ class LiveRun:
 
     def restore(self, state: str, saved: dict[str, object] | None, now: float) -> None:
         """Take up what the store knows of this run. Without word from it, it is silent."""
-        self._restore_run(saved)
+        self.run = revived(self.hello, self._store, saved)
         self.state = msgspec.convert(state, RunState)
         known = saved or {}
         self._departed_dropped = _count(known.get("dropped"))
         if self.is_over:
             return
         self._commands.restore()
-        replayed = self._replay(-1 if saved is None else self.run.step)
+        replayed = replay(self.run, self._store, -1 if saved is None else self.run.step)
         # Its process may have ended while no agent was there: it has to say something, or to
         # be found.
         rank = self.ranks[self.hello.rank] = Rank(b"", self.hello, now)
         self._attendant.stops.join(self.hello, now)
         rank.sequence = _count(known.get("sequence")) + replayed
         self.state = "silent"
-
-    def _restore_run(self, saved: dict[str, object] | None) -> None:
-        incidents = self._store.incidents(self.hello.run)
-        self.run.incidents.restore(incidents)
-        if saved is None:
-            return
-        try:
-            self.run.restore(saved)
-        except Exception:
-            log.exception("the saved state of %s does not fit; it is judged afresh", self.hello.run)
-            self.run = _fresh_run(self.hello)
-            self.run.incidents.restore(incidents)
-            for symptom in {
-                f.symptom for i in self.run.incidents.open for f in i.findings.values()
-            }:
-                self.run.incidents.lose_sight(symptom, self.run.step)
-
-    def _replay(self, step: int) -> int:
-        """What came after the last save is in the steps: the same path again, without acting."""
-        count = 0
-        for kept in self._store.steps_after(self.hello.run, step):
-            count += 1
-            observation = Observation(kept.step, kept.metrics, kept.time_s, kept.applied)
-            outcome = self.run.observe(observation)
-            for order in outcome.orders:
-                if self._store.command(name_of(order, self.run.step)) is None:
-                    self.run.withdraw(order)
-        return count
 
     # --- to viewers -----------------------------------------------------------------------
 
@@ -394,12 +365,6 @@ class LiveRun:
         if answer is None:
             return None
         return msgspec.convert({"command": command, **answer._asdict()}, CommandResult)
-
-
-def _fresh_run(hello: wire.Hello) -> Run:
-    """Raises ConfigError where the policy is not known, or not valid."""
-    policy = policy_of(hello)
-    return Run(hello.run, policy, detectors_for(policy), time.time)
 
 
 def _count(saved: object) -> int:
