@@ -97,14 +97,18 @@ class Standstill:
         if before is None:
             self._moved_s = beat.time_s
         elif (beat.step, beat.moves) != (before.step, before.moves):
-            if not self.is_still:  # what was stuck teaches nothing
-                self._learn(before, beat.time_s - self._moved_s)
+            self._learn(before, beat.time_s - self._moved_s)
             self._moved_s, self.is_still = beat.time_s, False
         self._heard_s = beat.time_s
 
     def _learn(self, before: Beat, lasted_s: float) -> None:
-        phase = self._phase(before)
-        self._longest[phase] = max(lasted_s, self._longest.get(phase, 0.0))
+        """What goes on by itself was no hang, but may have been no ordinary thing either."""
+        phases = {self._phase(before)}
+        if before.phase == "data":  # workers that take long to start do so at every epoch
+            phases.add("data")
+        for phase in phases:
+            taught_s = min(lasted_s, 2.0 * self.allowed_s(phase))
+            self._longest[phase] = max(taught_s, self._longest.get(phase, 0.0))
 
     def _phase(self, beat: Beat) -> str:
         own = beat.phase in ("debugger", "checkpoint", "compile")

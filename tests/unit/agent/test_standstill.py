@@ -60,12 +60,25 @@ def test_a_phase_that_was_slow_before_may_be_slow_again() -> None:
     assert watched.allowed_s("data") == 24.0
 
 
-def test_what_was_stuck_teaches_nothing() -> None:
+@pytest.mark.parametrize(("lasted_s", "allowed_s"), [(30.0, 150.0), (3600.0, 240.0)])
+def test_what_went_on_by_itself_is_called_later_the_next_time(
+    lasted_s: float, allowed_s: float
+) -> None:
+    """A stall of the network disk is not to wake somebody twice; one of an hour teaches little."""
     watched = Standstill()
     watched.hear(Beat(0.0, 10, 0, "script", ""))
-    assert watched.judge(50.0, 5.0) is not None
-    watched.hear(Beat(51.0, 11, 1, "script", ""))
+    assert watched.judge(lasted_s, 1e9) is not None
+    watched.hear(Beat(lasted_s, 11, 1, "script", ""))
     assert not watched.is_still
+    assert watched.allowed_s("script") == allowed_s
+
+
+def test_workers_that_are_slow_to_start_are_so_at_every_epoch() -> None:
+    """What took long before the first step is allowed again, of the data alone."""
+    watched = Standstill()
+    watched.hear(Beat(0.0, 0, 0, "data", ""))
+    watched.hear(Beat(40.0, 1, 1, "script", ""))
+    assert watched.allowed_s("data") == 200.0
     assert watched.allowed_s("script") == 24.0
 
 
