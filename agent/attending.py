@@ -19,6 +19,9 @@ from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
 
+_TEXTS = ("stacks", "flight_recorder")
+"""Parts of an answer that are files, not words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -38,6 +41,7 @@ class Attendant:
         self.evidence = Evidence(run, folder)
         self._dumps = StackDumps()
         self._kill_at_s: float | None = None
+        self._stuck = ""
         self._ending = ""
 
     def look(self, now: float, step: int) -> list[Finding]:
@@ -55,6 +59,7 @@ class Attendant:
 
     def read_stacks(self, incident: Incident) -> None:
         """Of every process of the run on this host, the workers that load its data too."""
+        self._stuck = incident.id
         path = self.evidence.folder_of(incident.id) / STACKS
         targets = []
         for rank, watched in sorted(self.stops.ranks.items()):
@@ -68,17 +73,27 @@ class Attendant:
             self._dumps.begin(incident.id, path, targets)
 
     def without_stacks(self, ack: wire.Ack) -> wire.Ack:
-        """An answer with stacks in it says where they lie instead."""
-        text = ack.result.get("stacks")
-        if not isinstance(text, str):
+        """An answer with texts in it says where they lie instead: in the folder of what hangs."""
+        texts = {key: ack.result[key] for key in _TEXTS if isinstance(ack.result.get(key), str)}
+        if not texts:
             return ack
-        path = self.evidence.folder_of(f"{ack.run}.stacks") / f"{ack.step}-rank{ack.rank}.txt"
+        folder = self.evidence.folder_of(self._stuck or f"{ack.run}.stacks")
+        said: dict[str, float | int | str] = {**ack.result}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.write_text(text, encoding="utf-8")
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for key, text in texts.items():
+                path = folder / f"{key}-rank{ack.rank}-step{ack.step}.txt"
+                path.write_text(str(text), encoding="utf-8")
+                said[key] = str(path)
         except OSError as error:
             return msgspec.structs.replace(ack, status="failed", result={"why": str(error)})
-        return msgspec.structs.replace(ack, result={"stacks": str(path)})
+        return msgspec.structs.replace(ack, result=said)
+
+    @property
+    def has_ranks_to_ask(self) -> bool:
+        """Whether ranks of a run of several can tell more than is seen from here: those on other
+        hosts their stacks, all of them what NCCL has recorded."""
+        return len(self.stops.ranks) > 1
 
     def keep_error(self, incident: Incident, text: str) -> None:
         """The traceback that a training ended with."""

@@ -14,6 +14,7 @@ from lossguard.agent.attending import Attendant, is_stuck
 from lossguard.agent.commands import Commands, Outstanding, name_of
 from lossguard.agent.feed import CommandResult, RunState
 from lossguard.agent.incidents import Incident
+from lossguard.agent.ladder import Order
 from lossguard.agent.pace import Pace
 from lossguard.agent.ranks import Rank
 from lossguard.agent.ranks_joined import RanksJoined
@@ -209,6 +210,9 @@ class LiveRun:
             self._act(outcome)
             for incident in filter(is_stuck, outcome.incidents):
                 self._attendant.read_stacks(incident)
+                if self._attendant.has_ranks_to_ask:
+                    order = Order("dump_stacks", incident.id, {})
+                    self.command(name_of(order, self.run.step), order.action, {}, incident.id)
             self.version += 1
         for done in self._attendant.tick(now):
             self._did(done.incident, done.action, done.result)

@@ -84,7 +84,6 @@ class Standstill:
         self._last: Beat | None = None
         self._moved_s = 0.0
         self._heard_s = 0.0
-        self.is_still = False
 
     @property
     def last(self) -> Beat | None:
@@ -98,7 +97,7 @@ class Standstill:
             self._moved_s = beat.time_s
         elif (beat.step, beat.moves) != (before.step, before.moves):
             self._learn(before, beat.time_s - self._moved_s)
-            self._moved_s, self.is_still = beat.time_s, False
+            self._moved_s = beat.time_s
         self._heard_s = beat.time_s
 
     def _learn(self, before: Beat, lasted_s: float) -> None:
@@ -135,6 +134,5 @@ class Standstill:
         allowed_s = self.allowed_s(phase)
         if lasted_s <= allowed_s:
             return None
-        self.is_still = True
         missing = now - self._heard_s > missing_after_s
         return Still(NATIVE if missing else phase, beat.at, self._moved_s, lasted_s, allowed_s)

@@ -18,6 +18,7 @@ import zmq
 
 from lossguard.home import Home
 from lossguard.probes import leaving, wire
+from lossguard.probes.flight_recorder import collectives
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
 from lossguard.probes.whereabouts import Place, all_stacks
@@ -291,13 +292,16 @@ class Link:
         if order.command in self._dumped:
             return
         self._dumped.append(order.command)
+        result: dict[str, float | int | str] = {"stacks": all_stacks()}
+        if recorded := collectives():
+            result["flight_recorder"] = recorded
         answer = wire.Ack(
             run=order.run,
             rank=self._hello.rank,
             command=order.command,
             status="done",
             step=self.step,
-            result={"stacks": all_stacks()},
+            result=result,
         )
         self._outbox.say(answer)
 

@@ -45,9 +45,14 @@ def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_ho
     assert early.returncode == 1
     assert "no snapshot from before" in early.stdout
 
-    unable = lossguard("send", "hand", "dump_stacks")
+    stacks = lossguard("send", "hand", "dump_stacks", "--json")
+    assert stacks.returncode == 0, stacks.stderr
+    path = json.loads(stacks.stdout)["result"].removeprefix("stacks ")
+    assert "MainThread" in Path(path).read_text()
+
+    unable = lossguard("send", "hand", "mute")
     assert unable.returncode == 1
-    assert "cannot do 'dump_stacks'" in unable.stdout
+    assert "cannot do 'mute'" in unable.stdout
 
     stop = lossguard("send", "hand", "stop")
     assert stop.returncode == 0, stop.stderr

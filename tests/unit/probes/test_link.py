@@ -143,6 +143,28 @@ def test_limits_and_commands_reach_the_loop(peer: Peer, guard: Guard) -> None:
     assert (ack.command, ack.status) == ("c", "done")
 
 
+def test_stacks_are_told_by_a_loop_that_stands_still(peer: Peer, guard: Guard) -> None:
+    """Not at the next step, which may never come; and the same order once."""
+    peer.welcome()
+    for _ in range(3):
+        order = wire.Command(run=guard.run, command="c", action="dump_stacks", expires_step=9)
+        peer.say(wire.encode(order))
+    (answer,) = peer.wait_for(wire.Ack)
+    assert (answer.command, answer.status, answer.step) == ("c", "done", 0)
+    assert "test_stacks_are_told_by_a_loop_that_stands_still" in answer.result["stacks"]
+    train(guard)
+    assert not [m for m in (peer.receive() for _ in range(3)) if isinstance(m, wire.Ack)]
+
+
+def test_heartbeats_say_where_the_loop_is(peer: Peer, guard: Guard) -> None:
+    """The thread that trains, not the one that sends."""
+    peer.welcome()
+    train(guard)
+    beats = peer.wait_for(wire.Heartbeat)
+    assert beats[-1].phase == "script"
+    assert "test_link.py" in beats[-1].at
+
+
 def test_messages_for_another_run_are_not_for_us(peer: Peer, guard: Guard) -> None:
     """They neither order nor count as a sign of life."""
     peer.wait_for(wire.Hello)

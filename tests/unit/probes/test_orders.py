@@ -37,7 +37,7 @@ def test_a_command_is_carried_out_once_and_answered_as_often_as_it_comes(watch: 
     ("order", "why"),
     [
         (command("c", "rollback", expires=1), "too late: step 2 is past 1"),
-        (command("c", "dump_stacks"), "this run cannot do 'dump_stacks'"),
+        (command("c", "mute"), "this run cannot do 'mute'"),
         (command("c", "set_clip", max_norm=0.0), "max_norm must be between"),
         (command("c", "set_loss_scale", scale=8.0), "there is no loss scale"),
         (command("c", "rollback", onset="soon"), "onset must be a number, got 'soon'"),
