@@ -25,7 +25,7 @@ symptom = ["hang"]
 severity = "critical"
 ladder = [{ do = "stop" }]
 [hang]
-after_s = 5
+after_s = 8
 grace_s = 5
 """
 STOPS = {
