@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from typing import NamedTuple
 
 from lossguard.agent.placement import Placement
+from lossguard.agent.ranks_compared import RanksCompared
 from lossguard.agent.ranks_whole import Parts, whole
 from lossguard.detectors import Observation
 
@@ -36,6 +37,7 @@ class RanksJoined:
         self._parts: dict[int, OrderedDict[int, Observation]] = {}
         self._newest: dict[int, int] = {}
         self._gone: set[int] = set()
+        self._compared = RanksCompared(world_size) if world_size > 1 else None
         self.incomplete = 0
         """Steps that went on without the part of some rank."""
 
@@ -47,6 +49,8 @@ class RanksJoined:
         self, rank: int, placement: Placement, observation: Observation, now: float
     ) -> list[Observation]:
         """One step of one rank, at a monotonic time [s]; the steps that are ready by it."""
+        if self._compared is not None:
+            self._compared.note(rank, placement.cuts, observation)
         if rank == 0:
             ranks = placement.cuts.ranks(observation) - {0}
             self._waiting.append(_Waiting(observation, placement, ranks, now))
@@ -63,6 +67,8 @@ class RanksJoined:
     def leave(self, rank: int) -> None:
         """A rank has said goodbye: nothing more comes from it."""
         self._gone.add(rank)
+        if self._compared is not None:
+            self._compared.leave(rank)
 
     def ready(self, now: float) -> list[Observation]:
         """The steps that need not wait any longer."""
@@ -72,7 +78,8 @@ class RanksJoined:
             is_late = now - head.since_s >= PATIENCE_S or len(self._waiting) > _MOST_WAITING
             if not is_late and not self._is_complete(head):
                 break
-            found.append(self._join(self._waiting.popleft()))
+            joined = self._join(self._waiting.popleft())
+            found.append(self._compared.beside(joined) if self._compared is not None else joined)
         return found
 
     def _is_complete(self, head: _Waiting) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from lossguard.detectors.activation_drift import ActivationDrift, ActivationDriftConfig
 from lossguard.detectors.bad_batch import BadBatch, BadBatchConfig
 from lossguard.detectors.base import (
+    AMONG_RANKS,
     BY_THE_CLOCK,
     Detector,
     Family,
@@ -37,7 +38,9 @@ from lossguard.detectors.oscillation import Oscillation, OscillationConfig
 from lossguard.detectors.output_collapse import OutputCollapse, OutputCollapseConfig
 from lossguard.detectors.overfitting import Overfitting, OverfittingConfig
 from lossguard.detectors.plateau import Plateau, PlateauConfig
+from lossguard.detectors.rank_desync import RankDesync, RankDesyncConfig
 from lossguard.detectors.slow_convergence import SlowConvergence, SlowConvergenceConfig
+from lossguard.detectors.straggler import Straggler, StragglerConfig
 from lossguard.detectors.training_spike import LossSpikeConfig
 from lossguard.detectors.vanishing_gradient import VanishingGradient, VanishingGradientConfig
 from lossguard.detectors.weight_growth import WeightGrowth, WeightGrowthConfig
@@ -67,6 +70,8 @@ CATALOGUE: dict[str, type[Detector]] = {
     "low_gpu_utilization": LowGpuUtilization,
     "memory_growth": MemoryGrowth,
     "no_checkpoint": NoCheckpoint,
+    "straggler": Straggler,
+    "rank_desync": RankDesync,
 }
 """Every detector by the name of its symptom, in the order in which they are asked."""
 
@@ -77,6 +82,7 @@ def default_detectors() -> list[Detector]:
 
 
 __all__ = [
+    "AMONG_RANKS",
     "BY_THE_CLOCK",
     "CATALOGUE",
     "default_detectors",
@@ -134,4 +140,8 @@ __all__ = [
     "MemoryGrowthConfig",
     "NoCheckpoint",
     "NoCheckpointConfig",
+    "Straggler",
+    "StragglerConfig",
+    "RankDesync",
+    "RankDesyncConfig",
 ]

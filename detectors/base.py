@@ -43,6 +43,8 @@ class Symptom(str, Enum):
     LOW_GPU_UTILIZATION = "low_gpu_utilization"
     MEMORY_GROWTH = "memory_growth"
     NO_CHECKPOINT = "no_checkpoint"
+    STRAGGLER = "straggler"
+    RANK_DESYNC = "rank_desync"
     HANG = "hang"
     PROCESS_EXIT = "process_exit"
 
@@ -52,6 +54,9 @@ class Symptom(str, Enum):
 BY_THE_CLOCK = frozenset({Symptom.HANG, Symptom.PROCESS_EXIT})
 """What no observation shows, for there is none any more: the agent finds these by heartbeats and
 the process table. All others have a detector."""
+
+AMONG_RANKS = frozenset({Symptom.STRAGGLER, Symptom.RANK_DESYNC})
+"""What only a training on several ranks can have."""
 
 
 class Severity(str, Enum):

@@ -28,6 +28,7 @@ _HOST = (
 _DEVICE = (
     "loss", "grad_norm", "loss_scale", "skipped", "val_loss", "input_top_share",
     "input_distinct_share", "input_absmax", "input_mean", "input_fingerprint", "loss_scale_growth",
+    "weight_checksum",
 )  # fmt: skip
 
 _SKIPPED = _DEVICE.index("skipped")

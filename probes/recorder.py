@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lossguard.probes import wire
+from lossguard.probes.checksum import WeightChecksum
 from lossguard.probes.evaluation import Evaluated
 from lossguard.probes.measurement import NO_FACTORS, Measurement, Names, Scaled
 from lossguard.probes.outbox import Measured, Outbox
@@ -72,6 +73,8 @@ class Recorder:
             adapted=[named[i][0] for i in self.senses.moments.watched],
             holders={n: ranks for n, p in named if (ranks := holders(p) or flat.get(id(p)))},
         )
+        whole = [p for n, p in named if n not in names.holders and self._hello.world_size > 1]
+        self._checksum = WeightChecksum(whole, self.device)
         return Measurement(self._hello.run, self._hello.rank, names, self.device)
 
     def watch_anew(self) -> None:
@@ -118,11 +121,16 @@ class Recorder:
             "input_mean": heard.inputs.mean,
             "input_fingerprint": heard.inputs.fingerprint,
             "loss_scale_growth": getattr(self._state.scaler, "_growth_tracker", None),
+            "weight_checksum": self._sum_of_weights() if sampled is not None else None,
         }
         assembled = self._measurement.assemble(plain, gradient_norms, heard.activations, sampled)
         logged, self.logged = self.logged, {}
         known = {**host, **heard.host, **validated, **logged}
         return self._measurement.pack(step, now, assembled, known, counts_as_update=True)
+
+    def _sum_of_weights(self) -> Tensor | None:
+        found: Tensor | None = self._shield.call("checksum", self._checksum.measure)
+        return found
 
     def say_kind(self, step: int, outbox: Outbox) -> None:
         """Type and shape of what the model is fed, when it is of another type than before."""

@@ -11,6 +11,7 @@ from lossguard.detectors.advice import (
     learning,
     losses,
     machine,
+    ranks,
     standing,
     stepping,
 )
@@ -19,7 +20,7 @@ from lossguard.detectors.base import Symptom
 
 _ALL = (
     *losses.ALL, *learning.ALL, *layers.ALL, *stepping.ALL, *feeding.ALL, *machine.ALL,
-    *standing.ALL,
+    *ranks.ALL, *standing.ALL,
 )  # fmt: skip
 
 ADVICE: dict[Symptom, Advice] = {advice.symptom: advice for advice in _ALL}

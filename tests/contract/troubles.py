@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lossguard.detectors import Observation, Symptom
-from tests.contract import curve_troubles, layer_troubles
+from tests.contract import curve_troubles, layer_troubles, rank_troubles
 from tests.support.healthy_run import scaled, with_values
 
 
@@ -130,6 +130,8 @@ TROUBLES: dict[Symptom, Trouble] = {
     Symptom.NO_CHECKPOINT: Trouble(
         hurt=lambda o, n: with_values(o, checkpoint_age=8_000.0 + n), steps=3, latest=1, early=0
     ),
+    Symptom.STRAGGLER: Trouble(hurt=rank_troubles.slow, steps=160, latest=140, calm=110),
+    Symptom.RANK_DESYNC: Trouble(hurt=rank_troubles.flipped, steps=64, latest=16, early=16),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from lossguard.detectors import BY_THE_CLOCK, Severity, Symptom
+from lossguard.detectors import AMONG_RANKS, BY_THE_CLOCK, Severity, Symptom
 from tests.scenarios.catalogue import NORMAL, SCENARIOS
 from tests.scenarios.trial import Result, Trial, attempt
 
@@ -72,7 +72,8 @@ def test_normal_life_raises_nothing_critical(name: str, seed: int) -> None:
     assert all(f.severity.rank < least.rank for f in result.said), words(result)
 
 
-@pytest.mark.parametrize("symptom", sorted(set(Symptom) - BY_THE_CLOCK))
+@pytest.mark.parametrize("symptom", sorted(set(Symptom) - BY_THE_CLOCK - AMONG_RANKS))
 def test_every_symptom_has_a_scenario(symptom: Symptom) -> None:
-    """Whatever the detectors can say, some training here has."""
+    """Whatever the detectors can say of one process, some training here has; what takes several is
+    provoked in tests/e2e/hangs."""
     assert any(s.symptom is symptom for s in SCENARIOS.values())

@@ -18,6 +18,7 @@ MODULES = ("embed", *(f"blocks.{i}" for i in range(6)), "head")
 ACTIVATIONS = tuple(f"blocks.{i}.act" for i in range(6))
 SAMPLED_EVERY = 16
 VALIDATED_EVERY = 50
+RANKS = ("0", "1", "2", "3")
 
 
 def learning_rate(num_steps: int) -> Floats:
@@ -88,6 +89,10 @@ def healthy(
             learning_rate(num_steps)[:, None] * _layers(random, num_steps, PARAMETERS, 0.1),
         ),
     }
+    ranks = _ranks(np.random.default_rng([seed, 1]), num_steps)
+    per_step |= {name: (RANKS, rows) for name, rows in ranks.items()}
+    sums = np.random.default_rng([seed, 2]).integers(2**24, size=(num_steps, 1))
+    sampled["rank_checksum"] = (RANKS, np.broadcast_to(sums, (num_steps, len(RANKS))))
     run = []
     for step in range(num_steps):
         values = {name: float(column[step]) for name, column in columns.items()}
@@ -112,6 +117,15 @@ def _layers(
     """About 1, a size of its own for each layer, and noise."""
     size = np.exp(0.1 * random.standard_normal(len(names)))
     return np.asarray(size * np.exp(noise * random.standard_normal((num_steps, len(names)))))
+
+
+def _ranks(random: np.random.Generator, num_steps: int) -> dict[str, Floats]:
+    """Four that are as fast as each other [s], and wait for the slowest in every step."""
+    shape = (num_steps, len(RANKS))
+    data = 0.01 * np.exp(0.5 * random.standard_normal(shape))
+    own = data + 0.2 * np.exp(0.05 * random.standard_normal(shape))
+    step_time = 0.3 + np.broadcast_to(own.max(axis=1, keepdims=True), shape)
+    return {"rank_own_time": own, "rank_data_time": data, "rank_step_time": step_time}
 
 
 def with_values(observation: Observation, **values: float) -> Observation:

@@ -1,0 +1,110 @@
+"""Small trainings on several ranks: one of them slow, or with a flipped bit; and all alike.
+
+python -m tests.e2e.hangs.ranks_apart RANKS CASE...
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from lossguard.probes.guard import attach
+
+STEPS = 112
+FLIPPED_AT = 40
+ODD = 1
+"""The rank that is not like the others."""
+BEAT_S = 0.012
+
+
+class Rows(Dataset[torch.Tensor]):
+    """Numbers that take ``wait_s`` to read."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(self._wait_s)
+        return torch.randn(8)
+
+
+class Busy(nn.Module):
+    """A model whose forward takes ``busy_s``."""
+
+    def __init__(self, busy_s: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+        self._busy_s = busy_s
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows (batch, 8) to (batch, 4)."""
+        time.sleep(self._busy_s)
+        out: torch.Tensor = self.layers(x)
+        return out
+
+
+def flip_a_bit(model: nn.Module) -> None:
+    """The lowest of one weight."""
+    weight = next(model.parameters()).detach().view(-1).view(torch.int32)
+    weight[5] ^= 1
+
+
+def train(case: str, rank: int) -> None:
+    """One run, watched."""
+    os.environ["LOSSGUARD_RUN"] = case
+    is_odd = rank == ODD
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Busy(BEAT_S * (1 + (is_odd and case == "slow"))))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rows = Rows(BEAT_S if is_odd and case == "starved" else 0.0)
+    guard = attach(model, optimizer, policy="observe", name=case, agent="existing")
+    for step, x in enumerate(DataLoader(rows, batch_size=1), start=1):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        if is_odd and case == "flipped" and step == FLIPPED_AT:
+            flip_a_bit(model)
+    guard.close()
+
+
+def train_all(rank: int, world: int, port: int, cases: list[str]) -> None:
+    """All cases, one after the other, in a process of its own."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for case in cases:
+        train(case, rank)
+    dist.destroy_process_group()
+
+
+def main(world: int, cases: list[str]) -> None:
+    """On so many ranks, which share what was imported."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    ranks = [
+        fork.Process(target=train_all, args=(rank, world, port, cases)) for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(process.exitcode or 0 for process in ranks))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
