@@ -60,7 +60,9 @@ def test_every_symptom_has_a_detector_and_a_trouble_that_provokes_it() -> None:
 
 
 @ALL
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("dof", [3.0, 30.0])
 def test_a_long_healthy_run_raises_nothing_critical(
     kind: type[Detector], seed: int, dof: float
