@@ -113,6 +113,11 @@ class Judge:
         climb.rung, climb.done_step = climb.rung + 1, step
         return Advice(words)
 
+    @property
+    def is_weathering(self) -> bool:
+        """Whether it waits for bad data to pass by, which no rollback cures."""
+        return self._storm_since is not None
+
     def _is_relapse(self, onset: int) -> bool:
         return onset - self._back_step <= self.policy.relapse_steps
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from lossguard.agent.detector_settings import fresh
+from lossguard.agent.divide import Divide
 from lossguard.agent.feed import EventLine
 from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
@@ -91,6 +92,7 @@ class Run:
         self._broken: set[str] = set()
         self._zooms = Zooms()
         self._validation = ValidationWatch(run, policy.validation)
+        self._divide = Divide()
         self._storm = SkipStorm(policy.max_skips_in_row, policy.max_skips, policy.window_steps)
 
     @property
@@ -104,6 +106,7 @@ class Run:
             self.applied = observation.applied
         outcome = Outcome()
         self._chart(observation)
+        self._divide.note(observation.step, observation.values.get("loss"))
         changed: dict[str, Incident] = {}
         if observation.step <= self._ignore_until:
             # It was measured before a rollback that we know of already. Its veto did happen.
@@ -228,6 +231,9 @@ class Run:
                 for metric, bound in detector.bounds().items():
                     wider = min(_wider(bound, self._widening), hard.get(metric, math.inf))
                     fresh[metric] = min(wider, fresh.get(metric, math.inf))
+        between = self._divide.bound(self.step, waits=self._judge.is_weathering)
+        if between is not None and not self._judge.stands_down:
+            fresh["loss"] = min(between, fresh.get("loss", math.inf))
         changed = fresh != self.limits
         self.limits = fresh
         return changed
@@ -284,6 +290,8 @@ class Run:
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
             self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step
+            onset = min((i.onset_step for i in changed.values()), default=step)
+            self._divide.rolled_back(onset, step, self.policy.relapse_steps)
             for detector in self._detectors:
                 with self._contained(detector, step):
                     detector.rewind(back)
