@@ -3,7 +3,8 @@
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
-JOBS = 2
+# More than there are cores: tests with processes of their own wait most of the time.
+JOBS = 3
 
 INSTALLED = $(VENV)/.installed
 PACKAGE = lossguard agent probes detectors tui
@@ -18,7 +19,7 @@ help:
 	@echo 'make test     make check, then all tests'
 	@echo 'make format   let ruff format the code and fix what it can'
 	@echo 'make bench    the benchmarks: performance, and detection quality (alone: make bench-detection)'
-	@echo 'make soak     a watched process over 100,000 steps, detectors over ten million: half an hour'
+	@echo 'make soak     the long tests, a process over 100,000 steps, detectors over ten million: an hour'
 	@echo 'make clean    remove the environment, caches and build products'
 
 venv: $(INSTALLED)

@@ -92,6 +92,7 @@ def test_an_unchanged_healthy_script_is_left_alone(
     assert not told(agent, name)
 
 
+@pytest.mark.slow
 def test_time_is_measured_by_real_clocks(home: Home, agent: AgentProcess, tmp_path: Path) -> None:
     """A slow disk is found by the real waits, and a user who can afford to lose four seconds is
     told of the missing checkpoint."""

@@ -28,12 +28,21 @@ ALARMED = {
 
 def named(names: Iterable[str], known: Mapping[str, str]) -> list[object]:
     """The names as parameters; those with a known failure may fail."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(reason=known[name], strict=False))
-        if name in known
-        else pytest.param(name)
-        for name in names
-    ]
+    return [pytest.param(name, marks=[*_failing(name, known), *_seldom(name)]) for name in names]
+
+
+def _failing(name: str, known: Mapping[str, str]) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(reason=known[name], strict=False)] if name in known else []
+
+
+def _seldom(name: str) -> list[pytest.MarkDecorator]:
+    """Of each symptom one training in every run of the tests, the others with the long ones."""
+    if name not in SCENARIOS:
+        return []
+    symptom = SCENARIOS[name].symptom
+    found = (other for other, s in SCENARIOS.items() if s.symptom is symptom)
+    first = next(other for other in found if other not in MISSED)
+    return [] if name == first else [pytest.mark.slow]
 
 
 def words(result: Result) -> str:

@@ -237,6 +237,7 @@ def test_losses_in_turn_are_not_turned_back_and_that_is_said_once_a_run() -> Non
     assert watched.events == []
 
 
+@pytest.mark.slow
 def test_inner_loops_by_the_hundred_are_not_a_run_each() -> None:
     """Meta-learning: a copy and an optimizer for each task. The outer one is watched."""
 
