@@ -17,7 +17,7 @@ from collections.abc import Callable
 import zmq
 
 from lossguard.home import Home
-from lossguard.probes import leaving, wire
+from lossguard.probes import wire
 from lossguard.probes.flight_recorder import collectives
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
@@ -96,11 +96,18 @@ class Link:
     def abandon(self) -> None:
         """As ``close``, without waiting for it: only the end of the process does."""
         _abandoned.add(self)
-        leaving.tell(self)
         self._stop.set()
 
     def before_leaving(self, code: int) -> None:
-        """``os._exit(code)`` is next: send what is left. At most 1 s."""
+        """``os._exit(code)`` is next: send what is left, say goodbye. At most 1 s."""
+        if self._outbox.farewell is None:
+            self._outbox.farewell = wire.Bye(
+                run=self._hello.run,
+                rank=self._hello.rank,
+                step=self.step,
+                reason="exception" if code else "finished",
+                error=f"exit code {code}" if code else "",
+            )
         self.close(timeout_s=1.0)
 
     # --- all below runs in the link's own thread -------------------------------------------

@@ -85,7 +85,7 @@ class Watch(Listener):
         patches.listen(self)
         self._senses.open()
         self._members.open()
-        leaving.tell(self)
+        leaving.tell(self._link)
 
     def at_end(self, function: Callable[[], None]) -> None:
         """Call it when nothing is listened to any more."""
@@ -97,7 +97,7 @@ class Watch(Listener):
         self._members.close()
         self._senses.close()
         patches.stop_listening(self)
-        leaving.tell_no_more(self)
+        leaving.tell_no_more(self._link)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError
@@ -193,15 +193,6 @@ class Watch(Listener):
         """Do nothing from now on: in a forked child, which has neither the thread nor the right."""
         self._alive = False
         self._senses.disable()
-
-    def before_leaving(self, code: int) -> None:
-        """``os._exit(code)`` is next: say goodbye, and touch nothing else. At most 1 s."""
-        if self._alive:
-            self._alive = False
-            self._part(
-                "finished" if code == 0 else "exception", f"exit code {code}" if code else ""
-            )
-            self._link.close(timeout_s=1.0)
 
     def close(self, reason: Reason, *, wait: bool = True) -> None:
         """Remove every hook, send what is left, say goodbye. Idempotent.

@@ -68,7 +68,7 @@ _ALIASES: dict[str, str] = {
         "allocator_retries", "backward_time", "checkpoint_time", "clip_coefficient", "eos_share",
         "eval_time", "forward_time", "gpu_power", "gpu_temperature", "input_batch",
         "input_fingerprint", "input_mean", "loss_scale_growth", "memory_fragmented",
-        "optimizer_time",
+        "optimizer_time", "rank_lag", "weight_checksum",
     )},
 }  # fmt: skip
 
@@ -89,6 +89,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "weight_norm": ("weight_norm", "weight_norms", "param_norm", "param_norms", "l2_norm/param"),
     "update_ratio": ("update_ratio", "update_ratios", "l2_norm/update_ratio"),
     "adam_ratio": ("adam_ratio",),
+    "rank_step_time": ("rank_step_time",),
+    "rank_own_time": ("rank_own_time",),
+    "rank_data_time": ("rank_data_time",),
+    "rank_checksum": ("rank_checksum",),
 }  # fmt: skip
 """Per-layer metrics, ``<family>/<layer>``, and what the family is called."""
 

@@ -166,6 +166,7 @@ def leaves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     # Whatever an earlier test has left alive is not told, and has not put its own in place.
     monkeypatch.setattr(leaving, "_residents", [])
     monkeypatch.setattr(leaving, "_in_place", False)
+    monkeypatch.setattr(leaving, "_original", leaving._original)
     monkeypatch.setattr(os, "_exit", codes.append)
     return codes
 
