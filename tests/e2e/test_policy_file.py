@@ -87,6 +87,7 @@ def test_a_bad_policy_ends_it_before_the_script_begins(tmp_path: Path, own_home:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_that_attaches_by_itself_takes_a_file(tmp_path: Path, agent: AgentProcess) -> None:
     """By argument; a bad one is refused where the script asks for it."""
     script = tmp_path / "train.py"

@@ -38,7 +38,7 @@ def _failing(name: str, known: Mapping[str, str]) -> list[pytest.MarkDecorator]:
 def _seldom(name: str) -> list[pytest.MarkDecorator]:
     """Of each symptom one training in every run of the tests, the others with the long ones."""
     if name not in SCENARIOS:
-        return []
+        return [pytest.mark.slow] if name in ALARMED else []
     symptom = SCENARIOS[name].symptom
     found = (other for other, s in SCENARIOS.items() if s.symptom is symptom)
     first = next(other for other in found if other not in MISSED)

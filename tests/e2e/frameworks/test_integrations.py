@@ -49,10 +49,7 @@ class Trials:
 
 @pytest.mark.parametrize(
     "framework",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "huggingface" else [])
-        for name in STEPS
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "lightning" else []) for name in STEPS],
 )
 def test_an_integration_watches_saves_and_turns_back(framework: str, home: Home) -> None:
     """One process for each framework, for its import takes longest: four claims in the order of

@@ -42,7 +42,7 @@ FRAMEWORKS = [
     Framework("accelerate_loop", "accelerate"),
     Framework("skorch_net", "skorch"),
 ]
-SELDOM = ("ignite_engine", "skorch_net", "lightning_fabric", "accelerate_loop")
+SELDOM = ("ignite_engine", "skorch_net", "lightning_fabric", "lightning_trainer", "accelerate_loop")
 """Built like others here, and left to ``make soak``: importing them is what takes the time."""
 
 

@@ -228,6 +228,7 @@ def test_guarding_a_healthy_training_changes_nothing(name: str) -> None:
     require_unchanged((TOGETHER | APART)[name], "guard")
 
 
+@pytest.mark.slow
 def test_losses_in_turn_are_not_turned_back_and_that_is_said_once_a_run() -> None:
     """Half of a GAN at step 7 and half at step 3 was never there; vetoes stay. Folds, which follow
     each other, keep their rollbacks."""
