@@ -65,6 +65,7 @@ def stop(model: nn.Module) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     loader = DataLoader(Rows(), batch_size=4, num_workers=int(how.startswith("worker")))

@@ -61,10 +61,11 @@ class Trainings:
         )
 
     def incidents(self, how: str) -> list[feed.IncidentLine]:
-        """Of the run of that name."""
+        """Of the run of that name: those of a stop, for what it learns is none of this."""
         with Client(self._agent.home) as client:
             answer = client.request(feed.ListIncidents(run=how))
-        return answer.incidents if isinstance(answer, feed.IncidentList) else []
+        lines = answer.incidents if isinstance(answer, feed.IncidentList) else []
+        return [line for line in lines if line.symptom in ("hang", "process_exit")]
 
     def end(self) -> None:
         """Whoever is still there."""
