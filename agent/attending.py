@@ -43,6 +43,7 @@ class Attendant:
         self._kill_at_s: float | None = None
         self._stuck = ""
         self._ending = ""
+        self._changed: dict[str, tuple[Incident, wire.Hello]] = {}
 
     def look(self, now: float, step: int) -> list[Finding]:
         """What has stopped since the last look, or goes on again."""
@@ -53,8 +54,18 @@ class Attendant:
         self.evidence.note(observation)
 
     def keep(self, incident: Incident, hello: wire.Hello) -> None:
-        """Write down what is known of an incident that is worth a look."""
-        if incident.severity is not Severity.INFO:
+        """Write down what is known of an incident that is worth a look: the first time at once, and
+        what changes later when there is time, for it may change at every step."""
+        if incident.severity is Severity.INFO:
+            return
+        if self.evidence.has(incident.id):
+            self._changed[incident.id] = (incident, hello)
+        else:
+            self.evidence.write(incident.line(), hello)
+
+    def _write_changes(self) -> None:
+        changed, self._changed = self._changed, {}
+        for incident, hello in changed.values():
             self.evidence.write(incident.line(), hello)
 
     def read_stacks(self, incident: Incident) -> None:
@@ -108,7 +119,8 @@ class Attendant:
         self._ending = incident
 
     def tick(self, now: float) -> list[Done]:
-        """What has been done meanwhile."""
+        """What has been done meanwhile. A few times a second."""
+        self._write_changes()
         done = []
         for dumped in self._dumps.poll(now):
             said = f"done: {dumped.num_seen} processes, in {dumped.path}"
@@ -127,6 +139,7 @@ class Attendant:
 
     def close(self) -> None:
         """The run is over."""
+        self._write_changes()
         self._dumps.close()
         self.stops.close()
 

@@ -38,7 +38,7 @@ class Divide:
         if len(good) < _FEWEST_GOOD or not bad:
             return
         below, above = median(good), median(bad)
-        if 0.0 < max(good) < above and below > 0.0:
+        if below > 0.0 and max(good) < above:
             self._bound, self._until = math.sqrt(below * above), step + steps
 
     def bound(self, step: int, *, waits: bool) -> float | None:

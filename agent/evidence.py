@@ -15,7 +15,7 @@ import os
 import shutil
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -55,19 +55,19 @@ class Evidence:
         """Where its files lie; made by whoever writes the first."""
         return self._folder / incident
 
+    def has(self, incident: str) -> bool:
+        """Whether it has been written before."""
+        return (self.folder_of(incident) / "incident.json").exists()
+
     def write(self, incident: IncidentLine, hello: wire.Hello) -> None:
         """What is known now. A full disk is said in the log, and no more."""
-        folder = self.folder_of(incident.id)
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _put(folder / "incident.json", _json(msgspec.to_builtins(incident)))
-            if self._num_tables < _MOST_TABLES and not (folder / "environment.json").exists():
-                self._num_tables += 1
-                _put(folder / "environment.json", _json(_environment(hello)))
-                _put(folder / "steps.csv", steps_table(self._steps))
-                _put(folder / "layers.csv", layers_table(self._steps))
-        except OSError as error:
-            log.warning("the evidence of %s could not be written: %s", incident.id, error)
+        self.put(incident.id, "incident.json", _json(incident))
+        seen = (self.folder_of(incident.id) / "environment.json").exists()
+        if self._num_tables < _MOST_TABLES and not seen:
+            self._num_tables += 1
+            self.put(incident.id, "environment.json", _json(hello))
+            self.put(incident.id, "steps.csv", steps_table(self._steps))
+            self.put(incident.id, "layers.csv", layers_table(self._steps))
 
     def put(self, incident: str, name: str, text: str) -> None:
         """One more file of an incident. A full disk is said in the log, and no more."""
@@ -146,13 +146,8 @@ def _plain(observation: Observation) -> Observation:
     )
 
 
-def _environment(hello: wire.Hello) -> Mapping[str, object]:
-    said: dict[str, object] = msgspec.to_builtins(hello)
-    return {key: said[key] for key in sorted(said)}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=1, default=str) + "\n"
+def _json(value: msgspec.Struct) -> str:
+    return json.dumps(msgspec.to_builtins(value), indent=1, default=str) + "\n"
 
 
 def _put(path: Path, text: str) -> None:

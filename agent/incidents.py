@@ -180,6 +180,10 @@ class Incidents:
     def open(self) -> list[Incident]:
         return [incident for incident in self._all if incident.is_open]
 
+    def find(self, incident_id: str) -> Incident | None:
+        """By its id."""
+        return next((one for one in self._all if one.id == incident_id), None)
+
     def take(self, finding: Finding) -> Incident | None:
         """Put a finding where it belongs; the incident it changed, or None (nothing new)."""
         key = (finding.symptom, finding.onset_step)

@@ -194,13 +194,13 @@ class LiveRun:
             self._attendant.keep(incident, self.hello)
 
     def _is_stuck(self, incident: str) -> bool:
-        return any(one.id == incident and is_stuck(one) for one in self.run.incidents.open)
+        found = self.run.incidents.find(incident)
+        return found is not None and found.is_open and is_stuck(found)
 
     def _did(self, incident: str, action: str, result: str) -> None:
-        for one in self.run.incidents.all:
-            if one.id == incident:
-                one.did(action, self.run.step, result, time.time())
-                self._keep([one])
+        if (found := self.run.incidents.find(incident)) is not None:
+            found.did(action, self.run.step, result, time.time())
+            self._keep([found])
         self.version += 1
 
     def _look_for_stops(self, now: float) -> None:
@@ -231,6 +231,8 @@ class LiveRun:
         rank.heard_s = now
         if self.state == "died":  # it was too early to say
             self._store.add_run(self.hello)
+            for known in self.ranks.values():
+                self._attendant.stops.join(known.hello, now)
         if self.state in ("silent", "died"):
             self.state = "running"
         self.version += 1
@@ -303,7 +305,7 @@ class LiveRun:
         if self.state == "running":
             self.state = "silent"
             self.version += 1
-        if all(rank.is_gone for rank in self.ranks.values()):
+        if self._attendant.stops.are_all_gone:
             self._end("died")
 
     def save(self, now: float, *, force: bool = False) -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import psutil
 
 from lossguard.agent.placement import Placement
 from lossguard.probes import wire
@@ -57,20 +54,3 @@ class Rank:
     def dropped(self) -> int:
         """A gap shows with the next step, what the probe dropped with the next heartbeat."""
         return max(self.lost, self.said_dropped)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the process has ended. Only the same host can tell."""
-        if self.hello.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.hello.pid)
-            # A process that began after the run said hello merely has the same number.
-            return bool(
-                process.status() == psutil.STATUS_ZOMBIE
-                or process.create_time() > self.hello.started_s + 1.0
-            )
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.AccessDenied:
-            return False

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lossguard.agent import vetoes
 from lossguard.agent.detector_settings import fresh
 from lossguard.agent.divide import Divide
 from lossguard.agent.feed import EventLine
@@ -26,7 +27,7 @@ from lossguard.agent.policy import Advice, Judge, Order, Policy
 from lossguard.agent.skip_storm import SkipStorm
 from lossguard.agent.validation import ValidationWatch
 from lossguard.agent.zooms import Zooms
-from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
+from lossguard.detectors import Detector, Finding, Observation, Severity
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,6 @@ _PROBATION = 64
 divergence needs to show."""
 _PROVEN_EVERY = 16
 _MAX_ROLLBACKS = 500
-
-_VETOES = {
-    wire.SKIP_NONFINITE: (Symptom.NONFINITE, "loss or gradient is not finite"),
-    wire.SKIP_GRAD_NORM: (Symptom.GRAD_SPIKE, "the gradient norm is over its bound"),
-    wire.SKIP_LOSS: (Symptom.LOSS_SPIKE, "the loss is over its bound"),
-}
 
 
 @dataclass
@@ -116,7 +111,7 @@ class Run:
         self._take(self._ask_detectors(observation), outcome, changed)
         if (incident := self._note_skip(observation, changed)) is not None:
             changed[incident.id] = incident
-        storm = self._storm.take(observation.step, _skip_code(observation))
+        storm = self._storm.take(observation.step, vetoes.code_of(observation))
         self._take([storm] if storm is not None else [], outcome, changed)
         for incident in self.incidents.settle(observation.step):
             changed[incident.id] = incident
@@ -190,19 +185,16 @@ class Run:
         self, observation: Observation, changed: Mapping[str, Incident]
     ) -> Incident | None:
         """A vetoed update is an action of an incident; one nobody else flagged opens its own."""
-        code = _skip_code(observation)
+        code = vetoes.code_of(observation)
         if code <= 0 or code & wire.SKIP_SCALER:
             return None
         incident = next((i for i in changed.values() if i.is_acute), None)
         if incident is None:
             incident = next((i for i in reversed(self.incidents.open) if i.is_acute), None)
-        why = [words for bit, (_, words) in _VETOES.items() if code & bit]
-        if code & wire.SKIP_COMMAND:
-            why.append("ordered by hand")
-        if incident is None and (found := _finding_of_veto(code, observation)) is not None:
+        if incident is None and (found := vetoes.finding_of(code, observation)) is not None:
             incident = self.incidents.take_moment(self._zooms.located(found))
         self.actions += 1
-        reason = "; ".join(why)
+        reason = vetoes.in_words(code)
         self.tell("skip", observation.step, f"update skipped: {reason}")
         if incident is not None:
             if incident.quiet_until is not None:
@@ -282,15 +274,16 @@ class Run:
         status = "done" if ok else "failed"
         self.tell(action, step, f"{action} {status}: {words}")
         self.actions += ok
-        changed = {i.id: i for i in self.incidents.all if i.id == incident_id}
-        for incident in changed.values():
-            incident.did(action, step, f"{status}: {words}", self._clock())
+        changed: dict[str, Incident] = {}
+        if (about := self.incidents.find(incident_id)) is not None:
+            changed[incident_id] = about
+            about.did(action, step, f"{status}: {words}", self._clock())
         self._judge.answered(action, incident_id, step, done=ok)
         self._validation.answered(action, incident_id, done=ok)
         if ok and action == "rollback" and isinstance(back := result.get("restored_step"), int):
             self.rollbacks = [*self.rollbacks, (step, back)][-_MAX_ROLLBACKS:]
             self._ignore_until = step
-            onset = min((i.onset_step for i in changed.values()), default=step)
+            onset = step if about is None else about.onset_step
             self._divide.rolled_back(onset, step, self.policy.relapse_steps)
             for detector in self._detectors:
                 with self._contained(detector, step):
@@ -377,25 +370,3 @@ class Run:
 def _wider(bound: float, factor: float) -> float:
     """The bound that much higher, whatever its sign."""
     return bound + (factor - 1.0) * abs(bound)
-
-
-def _skip_code(observation: Observation) -> int:
-    value = observation.values.get("skipped", 0.0)
-    return int(value) if math.isfinite(value) else 0
-
-
-def _finding_of_veto(code: int, observation: Observation) -> Finding | None:
-    for bit, (symptom, words) in _VETOES.items():
-        if code & bit:
-            metric = "loss" if bit == wire.SKIP_LOSS else "grad_norm"
-            return Finding(
-                symptom=symptom,
-                severity=Severity.WARNING,
-                metric=metric,
-                onset_step=observation.step,
-                detected_step=observation.step,
-                score=1.0,
-                message=f"update vetoed: {words} ({observation.values.get(metric, 0.0):.4g})",
-                evidence={"value": observation.values.get(metric, 0.0)},
-            )
-    return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from lossguard.detectors.thresholds import require_above, require_at_least
+
 STARTUP = "startup"
 """Before the third step: compiling, autotuning, filling caches."""
 NATIVE = "native"
@@ -34,11 +36,12 @@ class HangBounds:
     """Where a policy stops a run that hangs: between SIGTERM and SIGKILL [s, > 0]."""
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value, least = getattr(self, one.name), 1.0 if one.name == "times" else 0.0
-            if not (math.isfinite(value) and (value > 0.0 if not least else value >= least)):
-                wanted = f">= {least:g}" if least else "> 0"
-                raise ValueError(f"{one.name} must be a finite number {wanted}, got {value!r:.40}")
+        names = [one.name for one in fields(self)]
+        require_above(self, **dict.fromkeys(names, 0.0))
+        require_at_least(self, times=1.0)
+        for name in names:
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got inf")
 
     def floor_s(self, phase: str) -> float:
         """Without anything learned."""
@@ -69,8 +72,6 @@ class Still:
 
     phase: str
     at: str
-    since_s: float
-    """When it was last seen to move."""
     lasted_s: float
     allowed_s: float
 
@@ -135,4 +136,4 @@ class Standstill:
         if lasted_s <= allowed_s:
             return None
         missing = now - self._heard_s > missing_after_s
-        return Still(NATIVE if missing else phase, beat.at, self._moved_s, lasted_s, allowed_s)
+        return Still(NATIVE if missing else phase, beat.at, lasted_s, allowed_s)

@@ -20,6 +20,7 @@ _STOPPED_S = 5.0
 _GONE_S = 1.5
 """A goodbye may still be on its way."""
 _METRIC = "heartbeat"
+_GONE = ("gone", "zombie")
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Watched:
         """Where it is, or that it is not."""
         beat = self.standstill.last
         step, phase, at = (beat.step, beat.phase, beat.at) if beat else (0, "startup", "")
-        if self.state in ("stopped", "gone", "zombie"):
+        if self.state in ("stopped", *_GONE):
             return Stand(step, "a stopped process" if self.state == "stopped" else "its grave", at)
         return Stand(step, phase or "an unknown place", at)
 
@@ -86,6 +87,11 @@ class Stops:
         for rank in list(self.ranks):
             self.leave(rank)
 
+    @property
+    def are_all_gone(self) -> bool:
+        """Whether no process is left. Only those on this host can be known to be gone."""
+        return all(watched.table.state() in _GONE for watched in self.ranks.values())
+
     def look(self, now: float, step: int) -> list[Finding]:
         """What has stopped since the last look, or goes on again."""
         if now - self._looked_s < _LOOK_EVERY_S:
@@ -100,7 +106,7 @@ class Stops:
     def _exits(self, now: float, step: int) -> list[Finding]:
         found = []
         for rank, watched in self.ranks.items():
-            gone = watched.state in ("gone", "zombie") and now - watched.since_s >= _GONE_S
+            gone = watched.state in _GONE and now - watched.since_s >= _GONE_S
             if gone and not watched.exit_told:
                 watched.exit_told = True
                 found.append(self._exit(rank, watched, step))
@@ -116,7 +122,7 @@ class Stops:
         where = f"; last seen in {stand.phase} at {stand.at}" if stand and stand.at else ""
         memory = f", with {ended.rss_bytes / 1e9:.2f} GB of memory" if ended.rss_bytes else ""
         message = f"{who} (pid {watched.hello.pid}) is dead, {how}, at step {step}{memory}{where}"
-        return _critical(Symptom.PROCESS_EXIT, step, message, stand.at if stand else "", {})
+        return _finding(Symptom.PROCESS_EXIT, step, message, stand.at if stand else "", {})
 
     def _hangs(self, now: float, step: int) -> list[Finding]:
         stills = {
@@ -161,7 +167,7 @@ class Stops:
         evidence = {"lasted_s": still.lasted_s, "allowed_s": still.allowed_s}
         if len(self.ranks) > 1:
             evidence["rank"] = float(held_by[0])
-        return _critical(Symptom.HANG, step, message, stands[held_by[0]].at, evidence)
+        return _finding(Symptom.HANG, step, message, stands[held_by[0]].at, evidence)
 
     def _halted(self, stopped: list[int], step: int) -> Finding:
         pid = self.ranks[stopped[0]].hello.pid
@@ -169,7 +175,7 @@ class Stops:
         message = (
             f"{who} is stopped (SIGSTOP or Ctrl-Z), not hung; `kill -CONT {pid}` lets it go on"
         )
-        return replace(_critical(Symptom.HANG, step, message, "", {}), severity=Severity.WARNING)
+        return _finding(Symptom.HANG, step, message, "", {}, Severity.WARNING)
 
 
 def failed(bye: wire.Bye, world_size: int) -> Finding | None:
@@ -179,15 +185,20 @@ def failed(bye: wire.Bye, world_size: int) -> Finding | None:
     who = f"rank {bye.rank}" if world_size > 1 else "the training"
     last = bye.error.strip().splitlines()[-1:] or ["an exception, or an exit code other than 0"]
     message = f"{who} failed at step {bye.step}: {shortened(last[0], 300)}"
-    return _critical(Symptom.PROCESS_EXIT, bye.step, message, "", {})
+    return _finding(Symptom.PROCESS_EXIT, bye.step, message, "", {})
 
 
-def _critical(
-    symptom: Symptom, step: int, message: str, where: str, evidence: Mapping[str, float]
+def _finding(
+    symptom: Symptom,
+    step: int,
+    message: str,
+    where: str,
+    evidence: Mapping[str, float],
+    severity: Severity = Severity.CRITICAL,
 ) -> Finding:
     return Finding(
         symptom=symptom,
-        severity=Severity.CRITICAL,
+        severity=severity,
         metric=_METRIC,
         onset_step=step,
         detected_step=step,

@@ -27,10 +27,12 @@ class CommonSnapshots:
 
     def says(self, command: wire.Command, refuses: str) -> str:
         """What the other ranks must know of this one; what is said is held until it is used."""
-        held = {step: self._ring.newest_before(step) for step in self._ring.steps}
-        self._promised = {
-            command.command: {s: found for s, found in held.items() if found is not None}
+        held = {
+            step: found
+            for step in self._ring.steps
+            if (found := self._ring.newest_before(step)) is not None
         }
+        self._promised = {command.command: held}
         return msgspec.json.encode(_Said(list(held), refuses)).decode()
 
     def choose(self, command: wire.Command, step: int, deeper: int) -> Snapshot:

@@ -6,7 +6,6 @@ RANK=... WORLD_SIZE=... python -m tests.e2e.ranks.acting OUT CASE...
 from __future__ import annotations
 
 import hashlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -30,6 +29,7 @@ from lossguard.agent.client import Client
 from lossguard.home import find_home
 from lossguard.probes import vote_group, wire
 from lossguard.probes.guard import Guard, attach
+from tests.e2e.ranks.hearing import lines_said
 from tests.support.waiting import eventually
 
 STEPS = 24
@@ -320,10 +320,7 @@ def train_all(out: Path, rank: int, world: int, port: int, names: list[str]) -> 
     home = os.environ["LOSSGUARD_HOME"]
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("lossguard").addHandler(handler)
+    lines = lines_said()
     for name in names:
         lines.clear()
         vote_group.PATIENCE_S = 2.0 if name == "alone" else 60.0

@@ -9,7 +9,6 @@ the same training communicates and ends with when nobody watches.
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossguard.probes.guard import attach
 from lossguard.probes.outbox import Measured
+from tests.e2e.ranks.hearing import lines_said
 
 STEPS = 18
 MAX_NORM = 0.05
@@ -280,10 +280,7 @@ def main(out: Path, modes: list[str]) -> None:
     """All modes, one after the other."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("lossguard").addHandler(handler)
+    lines = lines_said()
     for name in modes:
         mode, rank = MODES[name], dist.get_rank()
         lines.clear()

@@ -11,21 +11,10 @@ import pytest
 
 from lossguard.agent.process_end import ProcessEnd, end_in_words
 from lossguard.agent.process_table import ProcessTable
-from lossguard.probes import wire
+from tests.support.probe import hello_of
 from tests.support.waiting import becomes
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
-
-
-def hello_of(pid: int, host: str | None = None) -> wire.Hello:
-    """Of a process that has just begun."""
-    import socket
-
-    return wire.Hello(
-        run="r", protocol=1, name="n", rank=0, world_size=1, pid=pid,
-        host=socket.gethostname() if host is None else host, started_s=time.time(),
-        policy="observe", script=[], versions={},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -43,7 +32,7 @@ def test_a_wait_status_in_words(status: int, words: str) -> None:
 
 def test_a_killed_process_is_seen_through_its_states() -> None:
     process = subprocess.Popen(SLEEPS)
-    table = ProcessTable(hello_of(process.pid))
+    table = ProcessTable(hello_of(pid=process.pid, started_s=time.time()))
     try:
         assert table.state() == "running"
         process.send_signal(19)
@@ -67,11 +56,7 @@ def test_one_that_began_later_under_the_same_number_is_another() -> None:
     process = subprocess.Popen(SLEEPS)
     try:
         born = psutil.Process(process.pid).create_time()
-        hello = hello_of(process.pid)
-        import msgspec
-
-        early = msgspec.structs.replace(hello, started_s=born - 100.0)
-        table = ProcessTable(early)
+        table = ProcessTable(hello_of(pid=process.pid, started_s=born - 100.0))
         assert table.state() == "gone"
         assert not table.send(9)
         assert process.poll() is None
@@ -81,7 +66,7 @@ def test_one_that_began_later_under_the_same_number_is_another() -> None:
 
 
 def test_a_process_elsewhere_is_not_judged_by_this_host() -> None:
-    table = ProcessTable(hello_of(1, host="another"))
+    table = ProcessTable(hello_of(pid=1, host="another"))
     assert table.state() == "elsewhere"
     assert table.children() == []
 

@@ -11,6 +11,7 @@ import pytest
 
 from lossguard.agent import feed
 from lossguard.agent.live import LiveRun
+from lossguard.agent.process_table import ProcessTable
 from lossguard.agent.registry import Registry
 from lossguard.agent.store import Store
 from lossguard.agent.viewers import Viewers
@@ -128,6 +129,20 @@ def test_a_live_process_taken_for_dead_is_alive_again(
     assert live.state == "died"
     desk.step(1, 2.0)
     assert (live.state, live.is_over) == ("running", False)
+
+
+def test_a_run_that_is_alive_again_is_looked_after_as_before(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is there, so silence is not its death."""
+    live = desk.join(hello_of(), "loss")
+    with monkeypatch.context() as mistaken:
+        mistaken.setattr(ProcessTable, "state", lambda table: "gone")
+        desk.registry.tick(time.monotonic() + 6.0)
+    assert live.state == "died"
+    desk.step(1, 2.0)
+    desk.registry.tick(time.monotonic() + 6.0)
+    assert (live.state, live.is_over) == ("silent", False)
 
 
 def test_runs_are_found_by_id_then_name_then_prefix(desk: Desk) -> None:
