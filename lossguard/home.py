@@ -1,4 +1,4 @@
-"""Where Lossguard keeps things: state, sockets, logs.
+"""Where Lossguard keeps things: state, sockets, logs, settings.
 
 ``LOSSGUARD_HOME`` puts everything under one directory; otherwise platformdirs decides.
 Both sides use this module, so that a probe and an agent of the same user always meet.
@@ -25,12 +25,14 @@ class Home:
     """The directories of one user's Lossguard.
 
     ``state`` holds the database and incident bundles, ``runtime`` the sockets, the lock and
-    the pid file, ``logs`` what an agent started in the background prints.
+    the pid file, ``logs`` what an agent started in the background prints, ``config`` what people
+    write: settings of the agent, keys.
     """
 
     state: Path
     runtime: Path
     logs: Path
+    config: Path
 
     @property
     def probe_endpoint(self) -> str:
@@ -49,6 +51,11 @@ class Home:
     @property
     def database_path(self) -> Path:
         return self.state / "lossguard.db"
+
+    @property
+    def settings_path(self) -> Path:
+        """The agent's settings; need not be there."""
+        return self.config / "agent.toml"
 
     @property
     def agent_log_path(self) -> Path:
@@ -90,7 +97,12 @@ def find_home() -> Home:
         return _told
     if root := os.environ.get("LOSSGUARD_HOME"):
         base = Path(root).expanduser().absolute()
-        return Home(state=base / "state", runtime=_short_enough(base / "run"), logs=base / "logs")
+        return Home(
+            state=base / "state",
+            runtime=_short_enough(base / "run"),
+            logs=base / "logs",
+            config=base / "config",
+        )
     import platformdirs
 
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -99,6 +111,7 @@ def find_home() -> Home:
         state=platformdirs.user_state_path("lossguard"),
         runtime=_short_enough(run_dir),
         logs=platformdirs.user_log_path("lossguard"),
+        config=platformdirs.user_config_path("lossguard"),
     )
 
 
