@@ -56,6 +56,8 @@ class Acting:
         self._snapshots_work = True
         self._tier: DurableTier = tier_of_run(hello, self._report_disk)
         self._offered = -1
+        self._promised: Snapshot | None = None
+        """What this rank has voted to write to disk."""
         best_tier = best_tier_of_run(hello, self._report_disk)
         self._best = BestState(self._ring, best_tier, self._report_disk)
         self.orders = CarryingOut(state, self._ring, self._hold, self._tier, outbox, self._best)
@@ -234,15 +236,33 @@ class Acting:
         """Take one, or hand one that has proven good to the disk. Mostly: look at two numbers."""
         if not (self._guards and self._turns_back and self._snapshots_work):
             return
-        if self._together is not None:  # memory only: what is on disk would have to be agreed on
-            if self._together.takes_snapshot:
-                self.snapshot(step, step_time_s)
-        elif self._ring.is_due(step):
+        together = self._together
+        if together is None:
+            takes, offers = self._ring.is_due(step), step % _OFFER_EVERY == 0
+        else:
+            takes, offers = together.takes_snapshot, together.writes is not None
+        if takes:
             self.snapshot(step, step_time_s)
-        elif step % _OFFER_EVERY == 0 and self._seen_limits is not None:
-            proven = self._ring.newest_before(self._seen_limits.proven_step)
-            if proven is not None and proven.step > self._offered and self._tier.offer(proven):
+        if offers:
+            proven = self._proven() if together is None else self._promised
+            if proven is not None and self._tier.offer(proven, now=together is not None):
                 self._offered = proven.step
+        if together is not None:
+            self._promise(together, step + 1)
+
+    def _proven(self) -> Snapshot | None:
+        """The newest that has proven good and is not on disk."""
+        if self._seen_limits is None:
+            return None
+        proven = self._ring.newest_before(self._seen_limits.proven_step)
+        return proven if proven is not None and proven.step > self._offered else None
+
+    def _promise(self, together: Together, coming: int) -> None:
+        """What all ranks are to write soon, as far as it goes by this one. It is held until the
+        next: on a GPU the vote for it is known one step late."""
+        may = coming % _OFFER_EVERY == 0 and self._tier.is_idle()
+        if may and (proven := self._proven()) is not None:
+            self._promised, together.would_write = proven, proven.step
 
     def hold_evaluated(self, step: int, limits: wire.Limits | None) -> None:
         """The state after ``step`` is being evaluated: it may turn out to be the best."""
@@ -258,6 +278,12 @@ class Acting:
         """A snapshot of this very state to disk, in the background; False where one is being
         written."""
         return self._tier.offer(self._ring.capture(step), now=True)
+
+    def held(self) -> list[wire.Held]:
+        """The snapshots that can be gone back to. From any thread; does not touch the disk."""
+        if self.orders.refuses:
+            return []
+        return [*self._ring.held(), *self._tier.written][-wire.MOST_HELD :]
 
     def resume(self) -> int | None:
         """Take up where the latest unfinished run of this name was; see ``resuming``."""

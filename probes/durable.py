@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +34,14 @@ _FREE = 4.0
 """Free space asked for, in sizes of the snapshot: a full disk is worse than no snapshot."""
 Piece = tuple[str, str, Tree, list[int]]
 """Part, name in it (of ``extra``), tree, sizes of its blobs [bytes]."""
+Files = dict[str, Iterable[bytes | memoryview]]
 _NEEDED = ("model", "optimizers")
 _OTHER_RUNS = 3
 """So many other runs keep theirs: those that ended before they were done."""
 _LEAST_KEPT = 2
 _OTHER_BEST = 16
 """So many other runs keep their best state."""
+_RANK = re.compile(r"\.rank\d+\Z")
 
 
 class Durable(NamedTuple):
@@ -86,6 +89,8 @@ class DurableTier:
         self._swept = False
         self.predecessors: tuple[str, ...] = ()
         """Folders beside it, of the processes that this run goes on from: they go with it."""
+        self.written: tuple[wire.Held, ...] = ()
+        """What this process has written and is still there, oldest first."""
         self.begun_at = 0
         """The step of theirs that it began with: on disk its own steps count on from there."""
 
@@ -99,21 +104,37 @@ class DurableTier:
         """Steps on disk, oldest first, unchecked."""
         return steps_in(self._folder)
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether what is there is of this process, or of one that it goes on from: another may
+        have had the same run before (LOSSGUARD_RUN)."""
+        return self._swept or self._folder.name in self.predecessors
+
+    def is_idle(self) -> bool:
+        """Whether an ``offer`` would be taken now."""
+        busy = self._writer is not None and self._writer.is_alive()
+        return not busy and time.monotonic() - self._last_s >= self._interval_s
+
     def offer(self, snapshot: Snapshot, *, now: bool = False) -> bool:
         """Write ``snapshot`` soon; False where one is being written, or was a short while ago.
 
         ``now`` does not ask for how long ago.
         """
-        clock = time.monotonic()
         busy = self._writer is not None and self._writer.is_alive()
-        if busy or (not now and clock - self._last_s < self._interval_s):
+        if busy or not (now or self.is_idle()):
             return False
-        self._last_s = clock
+        self._last_s = time.monotonic()
         self._writer = threading.Thread(
             target=self._write, args=(snapshot,), name="lossguard-snapshots", daemon=True
         )
         self._writer.start()
         return True
+
+    def go_on_from(self, predecessors: tuple[str, ...], step: int) -> None:
+        """This run goes on from ``step`` of those that wrote these folders, beside its own."""
+        self.predecessors = predecessors
+        self.begun_at = step
+        self.forget_after(0)
 
     def settle(self, patience_s: float | None = None) -> None:
         """Wait for what is being written."""
@@ -124,7 +145,8 @@ class DurableTier:
         """The newest whole snapshot of a step at or before ``step``. Reads and checks all of it;
         those that are damaged are reported and passed over."""
         at = self.begun_at
-        for there in reversed([s for s in self.steps if at <= s <= at + step]):
+        steps = self.steps if self._is_ours else []
+        for there in reversed([s for s in steps if at <= s <= at + step]):
             try:
                 return read_snapshot(self._folder, there)._replace(step=there - at)
             except Damaged as error:
@@ -133,11 +155,14 @@ class DurableTier:
 
     def forget_after(self, step: int) -> None:
         """Remove snapshots of later steps: a rollback has undone them."""
-        for later in [s for s in self.steps if s > self.begun_at + step]:
+        steps = self.steps if self._is_ours else []
+        for later in [s for s in steps if s > self.begun_at + step]:
             try:
                 remove_folder(self._folder, later, self._disk)
             except OSError as error:
                 self._say("remove", f"the snapshot of step {later} could not be removed: {error}")
+
+        self.written = tuple(one for one in self.written if one.step <= step)
 
     def remove(self) -> None:
         """All of it. What is being written just now stays for the next run to remove."""
@@ -148,8 +173,10 @@ class DurableTier:
     def _write(self, snapshot: Snapshot) -> None:
         try:
             if not self._swept:
-                self._swept = True
                 sweep(self._folder)
+                if not self._is_ours:
+                    _set_aside(self._folder, self._disk)
+                self._swept = True
                 if self._among_runs:
                     _forget_old_runs(self._folder, self._other_runs)
             if snapshot.ready is not None:
@@ -158,6 +185,10 @@ class DurableTier:
             others = [s for s in self.steps if s != self.begun_at + snapshot.step]
             for old in others[: len(others) + 1 - self._keep]:
                 remove_folder(self._folder, old, self._disk)
+            new = wire.Held(snapshot.step, snapshot.taken_s, snapshot.bytes, on_disk=True)
+            there = {s - self.begun_at for s in self.steps}
+            before = (one for one in self.written if one.step in there - {new.step})
+            self.written = (*before, new)
         except Exception as error:
             text = f"the snapshot of step {snapshot.step} was not written to {self._folder}"
             self._say(type(error).__name__, f"{text}: {error}")
@@ -166,7 +197,7 @@ class DurableTier:
         free = shutil.disk_usage(_existing(self._folder)).free
         if free < _FREE * snapshot.bytes:
             raise OSError(f"{free} bytes are free, and {_FREE:g} times {snapshot.bytes} are wanted")
-        pieces, blobs, missing = _taken_apart(snapshot.kept)
+        files, missing = files_of(snapshot.kept)
         about = {
             **self._about,
             "learning_rates": list(snapshot.learning_rates),
@@ -174,7 +205,6 @@ class DurableTier:
             "predecessors": list(self.predecessors),
             "written_s": time.time(),
         }
-        files = {"tree": [msgspec.msgpack.encode(pieces)], "blobs": _padded(blobs)}
         write_folder(self._folder, self.begun_at + snapshot.step, files, about, self._disk)
 
     def _say(self, kind: str, text: str) -> None:
@@ -196,6 +226,13 @@ def read_snapshot(folder: Path, step: int) -> Durable:
     except (ValueError, TypeError, KeyError, NotReadable) as error:
         raise Damaged(f"{where}: {error}") from error
     return Durable(step, kept, rates, missing, about)
+
+
+def files_of(kept: Mapping[str, Any]) -> tuple[Files, list[str]]:
+    """A captured state as the files of a folder, for ``write_folder``, and the names of what is not
+    plain. Raises NotPlain."""
+    pieces, blobs, missing = _taken_apart(kept)
+    return {"tree": [msgspec.msgpack.encode(pieces)], "blobs": _padded(blobs)}, missing
 
 
 def _taken_apart(kept: Mapping[str, Any]) -> tuple[list[Piece], list[Blob], list[str]]:
@@ -255,14 +292,32 @@ def _existing(path: Path) -> Path:
     return next(there for there in (path, *path.parents) if there.exists())
 
 
+def _set_aside(folder: Path, disk: Disk) -> None:
+    """What another process has left there: a run of its own from now on."""
+    if steps_in(folder):
+        when = int(folder.stat().st_mtime * 1000)
+        run, rank = run_of_folder(folder), folder.name[len(run_of_folder(folder)) :]
+        disk.rename(folder, folder.parent / f"{run}.before-{when:x}{rank}")
+
+
 def _forget_old_runs(folder: Path, most: int) -> None:
     """Remove the snapshots of all but the newest few other runs: disks are finite.
 
     Only folders that hold snapshots and nothing else.
     """
-    others = [p for p in folder.parent.glob("*/") if p != folder and _is_of_a_run(p)]
-    for path in sorted(others, key=lambda p: p.stat().st_mtime)[:-most]:
-        shutil.rmtree(path, ignore_errors=True)
+    others: dict[str, list[Path]] = {}
+    for path in folder.parent.glob("*/"):
+        if run_of_folder(path) != run_of_folder(folder) and _is_of_a_run(path):
+            others.setdefault(run_of_folder(path), []).append(path)
+    newest = {run: max(path.stat().st_mtime for path in paths) for run, paths in others.items()}
+    for run in sorted(newest, key=newest.__getitem__)[:-most]:
+        for path in others[run]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def run_of_folder(folder: Path) -> str:
+    """The run that a folder of snapshots is of: its ranks have one each."""
+    return _RANK.sub("", folder.name)
 
 
 def _is_of_a_run(path: Path) -> bool:

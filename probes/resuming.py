@@ -1,21 +1,23 @@
-"""Taking up a run in a new process, from the newest whole snapshot that is left on disk."""
+"""Taking up a run in new processes, from the newest whole snapshot that is left on disk."""
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
+import msgspec
 import torch
 
 from lossguard.errors import LossguardError
 from lossguard.probes import wire
+from lossguard.probes.agreeing import Peers, peers_of
+from lossguard.probes.data_position import is_data_position
 from lossguard.probes.durable import Durable, DurableTier, read_snapshot
-from lossguard.probes.durable_files import Damaged, folder_of, read_manifest, steps_in
+from lossguard.probes.durable_files import Damaged
+from lossguard.probes.left_behind import Candidate, Left, candidates, left_behind
+from lossguard.probes.rejoining import Rejoined
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
@@ -23,77 +25,99 @@ log = logging.getLogger("lossguard")
 _MOST_PREDECESSORS = 16
 
 
-class _Run(NamedTuple):
-    """What one run has left on disk."""
-
-    written_s: float
-    folder: Path
-    about: Mapping[str, Any]
-
-
 def resume(state: TrainingState, hello: wire.Hello, tier: DurableTier) -> int | None:
     """Become what the latest unfinished run of this name was; its step, or None.
 
-    Only runs that did not end well have left anything: the others have removed theirs. One whose
-    process is still there is none of them. Raises LossguardError where it broke off half way.
+    Only runs that did not end well have left anything: the others have removed theirs. With several
+    ranks each has to call this; all take up the same, or none does, and where it was left by
+    another number of ranks each puts its own parts together. Raises LossguardError where it broke
+    off half way, or a rank did not come.
     """
-    if hello.world_size > 1:
-        log.warning("runs on several ranks are not taken up; this one begins anew")
+    peers = peers_of(hello)
+    if peers is None:
+        log.warning("torch.distributed is not initialised for these ranks: nothing is taken up")
         return None
-    for run in sorted(_unfinished(tier.folder.parent, hello), reverse=True):
-        for step in reversed(steps_in(run.folder)):
-            try:
-                found = read_snapshot(run.folder, step)
-            except Damaged as error:
-                log.warning("a snapshot on disk is damaged and is passed over: %s", error)
-                continue
-            return _take_up(state, tier, run.folder, found)
+    parent = tier.folder.parent
+    mine = msgspec.json.encode(left_behind(parent, hello)).decode()
+    said = [msgspec.json.decode(words, type=list[Left]) for words in peers.exchange(mine)]
+    for candidate in candidates(said):
+        found, why = _read(state, parent, candidate, peers)
+        answers = peers.exchange(why)
+        if found is not None and not any(answers):
+            return _take_up(state, tier, candidate, found, peers)
+        for rank, answer in enumerate(answers):
+            if answer and (peers.size == 1 or peers.rank == 0 or rank == peers.rank):
+                whose = "" if peers.size == 1 else f"rank {rank}: "
+                log.error("what was left at step %d is passed over, and nothing was changed: %s%s",
+                          candidate.step, whose, answer)  # fmt: skip
     return None
 
 
-def _unfinished(parent: Path, hello: wire.Hello) -> Iterator[_Run]:
-    for folder in parent.glob("*/"):
-        for step in reversed(steps_in(folder)):
-            try:
-                about = read_manifest(folder_of(folder, step))["about"]
-            except Damaged:
-                continue
-            same = (about.get("name"), about.get("rank"), about.get("world_size"))
-            if same == (hello.name, hello.rank, hello.world_size) and not _is_at_work(about):
-                yield _Run(float(about.get("written_s", 0.0)), folder, about)
-            break
-
-
-def _is_at_work(about: Mapping[str, Any]) -> bool:
-    """Whether another process of this machine is still training it."""
-    pid = about.get("pid")
-    if not isinstance(pid, int) or pid == os.getpid() or about.get("host") != socket.gethostname():
-        return False
+def _read(
+    state: TrainingState, parent: Path, candidate: Candidate, peers: Peers
+) -> tuple[Durable | None, str]:
+    """What this rank would take up, or why it cannot."""
+    folders = [parent / name for name in candidate.folders]
+    as_before = len(folders) == peers.size
     try:
-        return bool(psutil.Process(pid).create_time() <= about.get("started_s", 0) + 1)
-    except psutil.Error:
-        return False
+        if as_before:
+            found = read_snapshot(folders[peers.rank], candidate.step)
+        else:
+            found = _put_together(state, folders, candidate.step)
+        state.check(found.kept, random_generators=as_before)
+    except Damaged as error:
+        return None, f"a snapshot is damaged: {error}"
+    except (ValueError, OSError) as error:
+        return None, f"{folders[0]}: {error}"
+    return found, ""
 
 
-def _take_up(state: TrainingState, tier: DurableTier, folder: Path, found: Durable) -> int | None:
+def _put_together(state: TrainingState, folders: list[Path], step: int) -> Durable:
+    """This rank's parts of what other ranks have left. Raises Damaged, ValueError."""
+    first = read_snapshot(folders[0], step)
+    places = _places(first, folders[0])
+    # Where each rank is in its data, or in its random numbers, says nothing to other ranks.
+    gone = [name for name, thing in state.extra.items() if is_data_position(thing)]
+    extra = {name: kept for name, kept in first.kept["extra"].items() if name not in gone}
+    kept = {part: kept for part, kept in first.kept.items() if part not in ("random", "places")}
+    joined = Rejoined(kept | {"extra": extra}, places, state.place_wanted)
+    joined.take(first.kept, places)
+    for folder in folders[1:]:
+        other = read_snapshot(folder, step)
+        joined.take(other.kept, _places(other, folder))
+    return first._replace(kept=joined.whole(), missing=(*first.missing, "random generators", *gone))
+
+
+def _places(found: Durable, folder: Path) -> Mapping[Any, Any]:
+    places = found.kept.get("places", {})
+    if isinstance(places, str):
+        raise ValueError(f"{folder}: another number of ranks cannot take it up: {places}")
+    return dict(places)
+
+
+def _take_up(
+    state: TrainingState, tier: DurableTier, candidate: Candidate, found: Durable, peers: Peers
+) -> int:
+    as_before = len(candidate.folders) == peers.size
+    first = tier.folder.parent / candidate.folders[peers.rank if as_before else 0]
     try:
-        state.check(found.kept, random_generators=True)
-    except ValueError as error:
-        log.error("the run in %s is not taken up, and nothing was changed: %s", folder, error)
-        return None
-    try:
-        state.restore(found.kept, random_generators=True)
-        goes_on = {name: why for name, why in state.replay(found.kept).items() if why}
+        state.restore(found.kept, random_generators=as_before)
+        goes_on = (
+            {name: why for name, why in state.replay(found.kept).items() if why}
+            if as_before
+            else {}
+        )
         _catch_up(state, found.kept.get("follows", {}))
     except Exception as error:
-        raise LossguardError(f"{folder}: the state was taken up in part only: {error}") from error
-    before = found.about.get("predecessors", ())
-    tier.predecessors = (*before, folder.name)[-_MOST_PREDECESSORS:]
-    tier.begun_at = found.step
+        raise LossguardError(f"{first}: the state was taken up in part only: {error}") from error
+    theirs = candidate.folders[peers.rank :: peers.size]
+    before = found.about.get("predecessors", ()) if as_before else ()
+    tier.go_on_from((*before, *theirs)[-_MOST_PREDECESSORS:], found.step)
     lacks = [*found.missing, *(f"{name}: {why}" for name, why in goes_on.items())]
-    log.warning("lossguard takes up the run in %s after step %d%s", folder, tier.begun_at,
+    whose = "" if as_before else f", left by {len(candidate.folders)} ranks"
+    log.warning("lossguard takes up the run in %s after step %d%s%s", first, found.step, whose,
                 f"; not taken up: {'; '.join(lacks)}" if lacks else "")  # fmt: skip
-    return tier.begun_at
+    return found.step
 
 
 def _catch_up(state: TrainingState, follows: Mapping[str, Any]) -> None:

@@ -25,6 +25,10 @@ _formed: Counter[str] = Counter()
 
 _ASTRAY = "the ranks are not at the same step of one run (LOSSGUARD_RUN gives them one name)"
 
+_TO_DISK = "to-disk:"
+"""With a step: what ranks vote for like for a command, and nobody has ordered. No command's id has
+a colon in it."""
+
 _ONLY_WRITE = ("checkpoint",)
 """Actions that may fail on one rank, and nothing comes of it but a file less."""
 
@@ -38,7 +42,8 @@ class Together:
     """Votes of this rank, and what came of them.
 
     ``why_not`` says why there is no vote, or no more; ``lost`` is told so, once, and must not
-    raise. ``takes_snapshot`` says whether all ranks take one after this step.
+    raise. ``takes_snapshot`` says whether all ranks take one after this step. ``would_write`` is
+    the step of the snapshot that this rank would write to disk, until it has voted for it.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Together:
         self._lost = lost
         self.why_not = why_not
         self.takes_snapshot = False
+        self.would_write: int | None = None
         self._group: vote_group.Group | None = None
         self._ballot: Ballot | None = None
         self._arbiter: Arbiter | None = None
@@ -82,6 +88,8 @@ class Together:
                 self._look_back(arbiter, ballot)
             self._number += 1
             command = self._candidate(arbiter)
+            if not (command or due or self.would_write is None):
+                command, self.would_write = f"{_TO_DISK}{self.would_write}", None
             wants = due and not command and not self.takes_snapshot
             wish = Wish(command, wants, f"{self._hello.run} {step} {self._history}")
             votes = ballot.votes(code, square, bound, wish)
@@ -180,6 +188,12 @@ class Together:
     def has_agreed_on(self, command: wire.Command) -> bool:
         """Whether all ranks carry it out after this step."""
         return bool(self._agreed) and command.command == self._agreed
+
+    @property
+    def writes(self) -> int | None:
+        """The step of the snapshot that all ranks hold and write to disk now."""
+        is_one = self._agreed.startswith(_TO_DISK)
+        return int(self._agreed.removeprefix(_TO_DISK)) if is_one else None
 
     def told(self, command: str) -> list[str]:
         """What every rank said of a command that was agreed on, in their order."""

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossguard.probes.cut import CutOtherwise, Path, Place, leaves, place_of, places_in
 from lossguard.probes.data_position import capture_position, is_data_position, replay_from
 from lossguard.probes.optimizer_state import capture_optimizer, restore_optimizer
 from lossguard.probes.parameters import optimizer_parameters
 from lossguard.probes.random_state import capture_random, restore_random
-from lossguard.probes.sharded import local_part
+from lossguard.probes.sharded import is_distributed, local_part
+from lossguard.probes.sharded_flat import flat_holders
 from lossguard.probes.tensors import back_in_place, size_bytes, to_host
 
 
@@ -39,6 +41,7 @@ class TrainingState:
     others: Mapping[str, nn.Module] = field(default_factory=dict)
     eos_id: int | None = None
     """The class that ends a text, for the share of it among the predictions."""
+    _wanted: dict[Path, Place] | None = field(default=None, init=False, repr=False)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -53,8 +56,16 @@ class TrainingState:
 
     @torch.no_grad()
     def capture(self) -> dict[str, Any]:
-        """A copy in host memory. Costs one pass over the bytes; queued, not awaited, on CUDA."""
-        return {
+        """A copy in host memory. Costs one pass over the bytes; queued, not awaited, on CUDA.
+
+        Of tensors that are cut over ranks the part that lies here, and in ``places`` where it lies,
+        or in words why nobody can say.
+        """
+        try:
+            places: Any = self._places()
+        except CutOtherwise as error:
+            places = str(error)
+        return ({"places": places} if places else {}) | {
             "model": to_host(self._model_tensors()),
             "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
             "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
@@ -101,15 +112,46 @@ class TrainingState:
                     answers[name] = f"{type(error).__name__}: {error}"[:200]
         return answers
 
+    def _places(self) -> dict[Path, Place]:
+        """Of all that ``capture`` copies in part. Raises CutOtherwise."""
+        models = [m for m in (self.model, *self.others.values()) if m is not None]
+        if flat_holders(models):
+            raise CutOtherwise("the first FSDP lays tensors out in a row and cuts that")
+        places = places_in(self._named_tensors(), ("model",))
+        for i, optimizer in enumerate(self.optimizers):
+            for j, parameter in enumerate(_parameters_of(optimizer)):
+                state = optimizer.state.get(parameter, {})
+                places |= places_in(state, ("optimizers", i, "state", j))
+        for name, thing in self.extra.items():
+            if not is_data_position(thing) and not isinstance(thing, torch.Generator):
+                places |= places_in(_state_of(thing), ("extra", name))
+        return places
+
+    def place_wanted(self, path: Path, whole: tuple[int, ...]) -> Place | None:
+        """Where the part belongs that this rank has of a captured tensor, by its path; None where
+        it has all of it. What an optimizer keeps is cut as its parameter. Raises ValueError."""
+        if self._wanted is None:
+            self._wanted = self._places()
+        if path[0] != "optimizers" or len(path) < 4 or path[2] != "state":
+            return self._wanted.get(path)
+        place = place_of(_parameters_of(self.optimizers[path[1]])[path[3]], path)
+        if place is None or not whole:
+            return None
+        if place[0] != whole:
+            raise CutOtherwise(f"{path} has the shape {whole}, and its parameter {place[0]}")
+        return place
+
     def live_bytes(self) -> int:
         """What a capture would take at least [bytes]; nothing is copied."""
         states = [list(optimizer.state.values()) for optimizer in self.optimizers]
         return size_bytes(self._model_tensors()) + size_bytes(states)
 
     def _model_tensors(self) -> dict[str, Tensor]:
+        return {name: local_part(t.detach()) for name, t in self._named_tensors().items()}
+
+    def _named_tensors(self) -> dict[str, Tensor]:
         if self.model is None:
-            owned = optimizer_parameters(self)
-            return {f"param.{i}": local_part(p.detach()) for i, p in enumerate(owned)}
+            return {f"param.{i}": p for i, p in enumerate(optimizer_parameters(self))}
         tensors = _tensors_of(self.model)
         for prefix, module in self.others.items():
             tensors |= {f"{prefix}.{name}": t for name, t in _tensors_of(module).items()}
@@ -117,7 +159,7 @@ class TrainingState:
         for i, parameter in enumerate(optimizer_parameters(self)):
             if id(parameter) not in known:
                 tensors[f"param.{i}"] = parameter
-        return {name: local_part(tensor.detach()) for name, tensor in tensors.items()}
+        return tensors
 
     def _needs(self, random_generators: bool) -> dict[str, bool]:
         """Which parts of a snapshot a restore cannot do without."""
@@ -156,7 +198,7 @@ class TrainingState:
             if name not in self.extra:
                 raise ValueError(f"the snapshot has extra[{name!r}], and this run has not")
             thing = self.extra[name]
-            if isinstance(thing, Tensor) and thing.shape != state.shape:
+            if isinstance(thing, Tensor) and local_part(thing).shape != state.shape:
                 raise ValueError(f"extra[{name!r}] changed its shape since the snapshot")
 
 
@@ -188,16 +230,22 @@ def _capture_extra(thing: Any) -> Any:
         return capture_position(thing)
     if isinstance(thing, torch.Generator):
         return thing.get_state()
-    if isinstance(thing, (Tensor, dict, list)):
-        return to_host(thing)
-    return to_host(thing.state_dict())
+    return to_host(_state_of(thing))
+
+
+def _state_of(thing: Any) -> Any:
+    return thing if isinstance(thing, (Tensor, dict, list)) else thing.state_dict()
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _restore_extra(thing: Any, kept: Any) -> None:
     if isinstance(thing, torch.Generator):
         thing.set_state(kept)
     elif isinstance(thing, Tensor):
-        thing.detach().copy_(kept)
+        local_part(thing.detach()).copy_(kept)
     elif isinstance(thing, dict):
         fresh = back_in_place(thing, kept)
         thing.clear()
@@ -205,7 +253,10 @@ def _restore_extra(thing: Any, kept: Any) -> None:
     elif isinstance(thing, list):
         thing[:] = back_in_place(thing, kept)
     else:
-        thing.load_state_dict(copy.deepcopy(kept))
+        # Of what is cut over ranks, parts were kept: they go where the live parts are.
+        live = thing.state_dict()
+        cut = any(is_distributed(tensor) for _, tensor in leaves(live))
+        thing.load_state_dict(back_in_place(live, kept) if cut else copy.deepcopy(kept))
 
 
 def captured_bytes(kept: Mapping[str, Any]) -> int:

@@ -218,3 +218,47 @@ def test_snapshots_of_old_runs_go_and_nothing_else_does(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "empty", "now", "run-0", "run-3", "run-4", "run-5",
     ]  # fmt: skip
+
+
+def test_the_ranks_of_a_run_are_one_run(tmp_path: Path) -> None:
+    """None removes what the others have just written, and an old run goes with all its ranks."""
+    names = [f"now.rank{rank}" for rank in range(8)]
+    names += [f"old-{i}.rank{rank}" for i in range(4) for rank in range(2)]
+    for name in names:
+        Tier(tmp_path / name).write(small(1))
+        when = int(name[4]) if name.startswith("old") else 9
+        os.utime(tmp_path / name, (when, when))
+    tier = DurableTier(tmp_path / "now.rank8", {}, print, interval_s=0.0, among_runs=True)
+    assert tier.offer(small(1))
+    tier.settle()
+    gone = {"old-0.rank0", "old-0.rank1"}
+    assert {p.name for p in tmp_path.iterdir()} == {*names, "now.rank8"} - gone
+
+
+def test_what_another_process_of_this_run_left_is_set_aside_and_kept(tmp_path: Path) -> None:
+    """Its steps are other steps: a rollback must not go to them."""
+    Tier(tmp_path / "r.rank1").write(small(10))
+    again = Tier(tmp_path / "r.rank1")
+    assert again.tier.newest_before(50) is None
+    again.write(small(20))
+    found = again.tier.newest_before(50)
+    assert found is not None
+    assert found.step == 20
+    assert again.tier.steps == [20]
+    (aside,) = tmp_path.glob("r.before-*.rank1")
+    assert (aside / folder_of(aside, 10).name / "manifest.json").exists()
+
+
+def test_what_it_goes_on_from_is_its_own(tmp_path: Path) -> None:
+    """In the same folder, its steps counted on; what was left of later steps is undone."""
+    first = Tier(tmp_path / "r")
+    first.write(small(10))
+    first.write(small(20))
+    again = Tier(tmp_path / "r")
+    again.tier.go_on_from(("r",), 10)
+    assert again.tier.steps == [10]
+    again.write(small(5))
+    assert again.tier.steps == [10, 15]
+    found = again.tier.newest_before(5)
+    assert found is not None
+    assert found.step == 5
