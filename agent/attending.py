@@ -53,15 +53,16 @@ class Attendant:
         """For the evidence of what may come."""
         self.evidence.note(observation)
 
-    def keep(self, incident: Incident, hello: wire.Hello) -> None:
+    def keep(self, incident: Incident, hello: wire.Hello) -> bool:
         """Write down what is known of an incident that is worth a look: the first time at once, and
-        what changes later when there is time, for it may change at every step."""
+        what changes later when there is time, for it may change at every step. Whether it is new
+        and more than its words was written."""
         if incident.severity is Severity.INFO:
-            return
+            return False
         if self.evidence.has(incident.id):
             self._changed[incident.id] = (incident, hello)
-        else:
-            self.evidence.write(incident.line(), hello)
+            return False
+        return self.evidence.write(incident.line(), hello)
 
     def _write_changes(self) -> None:
         changed, self._changed = self._changed, {}

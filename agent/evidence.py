@@ -1,7 +1,9 @@
 """What an incident leaves behind for a person to open later: one folder, plain files.
 
 ``incident.json``, ``steps.csv`` (the last steps of every metric), ``layers.csv`` (the per-layer
-metrics of the newest steps), ``environment.json`` (host, versions, script, policy), ``stacks.txt``.
+metrics of the newest steps), ``environment.json`` (host, versions, script, policy, how it trains),
+``stacks.txt``, ``traceback.txt``; and of each rank, by itself, ``rank0/step-...``: the random
+generators and, where the run keeps them, the batch (``lossguard.load_snapshot`` reads it).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 
 from lossguard.agent.feed import IncidentLine
 from lossguard.detectors import Observation
+from lossguard.failpoints import reach
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,8 @@ _STEPS = 256
 _LAYERED = 16
 _MOST_TABLES = 64
 """Incidents of a run of which more than the words are kept."""
+_LAST = "last"
+"""A training that fails writes under it: the incident has no number yet."""
 STACKS = "stacks.txt"
 
 
@@ -59,15 +64,27 @@ class Evidence:
         """Whether it has been written before."""
         return (self.folder_of(incident) / "incident.json").exists()
 
-    def write(self, incident: IncidentLine, hello: wire.Hello) -> None:
-        """What is known now. A full disk is said in the log, and no more."""
+    def write(self, incident: IncidentLine, hello: wire.Hello) -> bool:
+        """What is known now; whether that was more than words. A full disk is said in the log, and
+        no more."""
         self.put(incident.id, "incident.json", _json(incident))
         seen = (self.folder_of(incident.id) / "environment.json").exists()
-        if self._num_tables < _MOST_TABLES and not seen:
-            self._num_tables += 1
-            self.put(incident.id, "environment.json", _json(hello))
-            self.put(incident.id, "steps.csv", steps_table(self._steps))
-            self.put(incident.id, "layers.csv", layers_table(self._steps))
+        if self._num_tables >= _MOST_TABLES or seen:
+            return False
+        self._num_tables += 1
+        self.put(incident.id, "environment.json", _json(hello))
+        self.put(incident.id, "steps.csv", steps_table(self._steps))
+        self.put(incident.id, "layers.csv", layers_table(self._steps))
+        return True
+
+    def take_last(self, incident: str) -> None:
+        """What the ranks have left of a training that failed belongs to this incident."""
+        try:
+            for left in self.folder_of(f"{self._run}.{_LAST}").glob("rank*"):
+                if not (there := self.folder_of(incident) / left.name).exists():
+                    left.rename(there)
+        except OSError as error:
+            log.warning("what %s left could not be put in its place: %s", self._run, error)
 
     def put(self, incident: str, name: str, text: str) -> None:
         """One more file of an incident. A full disk is said in the log, and no more."""
@@ -154,4 +171,5 @@ def _put(path: Path, text: str) -> None:
     """Whole or not at all."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
+    reach("evidence.half_put")
     os.replace(new, path)

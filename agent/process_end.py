@@ -13,6 +13,8 @@ _GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 """``_IOWR(0xFF, 11, struct pidfd_info)`` of linux/pidfd.h, for its first 64 bytes."""
 _WANT_EXIT = 1 << 3
 _EXIT_CODE_AT = 60
+_EXIT_CODE_FIELD = 52
+"""Of /proc/PID/stat, counted from one (proc_pid_stat(5)). 0 also where we may not know."""
 
 
 def end_in_words(status: int) -> str:
@@ -25,6 +27,17 @@ def end_in_words(status: int) -> str:
             name = f"signal {number}"
         return f"killed by {name}"
     return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def status_of_zombie(pid: int) -> int | None:
+    """The wait status of a process that has ended and whose parent has not asked yet; None where
+    nobody says (it takes the right to trace the process)."""
+    with suppress(OSError, ValueError, IndexError):
+        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
+        fields = after_name.split()
+        if fields[0] == "Z":
+            return int(fields[_EXIT_CODE_FIELD - 3]) or None
+    return None
 
 
 class ProcessEnd:
@@ -56,14 +69,3 @@ class ProcessEnd:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def num_oom_kills() -> int:
-    """How often the kernel of this machine has killed for want of memory since it began; 0 where it
-    does not say."""
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return 0

@@ -10,7 +10,8 @@ from typing import Literal
 
 import psutil
 
-from lossguard.agent.process_end import ProcessEnd, end_in_words, num_oom_kills
+from lossguard.agent.oom_kills import OomKills
+from lossguard.agent.process_end import ProcessEnd, end_in_words, status_of_zombie
 from lossguard.probes import wire
 
 ProcessState = Literal["running", "stopped", "traced", "zombie", "gone", "elsewhere"]
@@ -27,7 +28,7 @@ class Ended:
     words: str
     """``killed by SIGKILL``, ``exit code 1``; empty where nobody could tell."""
     for_memory: bool
-    """The kernel has killed for want of memory while the process was watched."""
+    """The kernel has killed for want of memory, in its group of processes, while it was watched."""
     rss_bytes: int
     """Its memory as it was seen last; 0: never."""
 
@@ -39,7 +40,7 @@ class ProcessTable:
         self.pid = hello.pid
         self._process: psutil.Process | None = None
         self._here = hello.host == socket.gethostname()
-        self._oom_kills = num_oom_kills()
+        self._oom_kills = OomKills(hello.pid)
         self._rss = 0
         self._end = ProcessEnd(hello.pid) if self._here else ProcessEnd(-1)
         if self._here:
@@ -68,6 +69,7 @@ class ProcessTable:
         return "gone" if status is None else self._alive(status == psutil.STATUS_STOPPED)
 
     def _alive(self, stopped: bool) -> ProcessState:
+        self._oom_kills.look()
         with suppress(psutil.Error, AttributeError):
             assert self._process is not None
             self._rss = self._process.memory_info().rss or self._rss  # 0 while it dies
@@ -104,8 +106,10 @@ class ProcessTable:
     def ended(self) -> Ended:
         """What is known of its end, once it is gone."""
         status = self._end.status()
+        if status is None and self._process is not None:
+            status = status_of_zombie(self.pid)
         words = "" if status is None else end_in_words(status)
-        oom = num_oom_kills() > self._oom_kills and words in ("", "killed by SIGKILL")
+        oom = self._oom_kills.has_grown() and words in ("", "killed by SIGKILL")
         return Ended(words, oom, self._rss)
 
     def close(self) -> None:

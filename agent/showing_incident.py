@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ def show_incident(home: Home, name: str, as_json: bool, archive: str) -> None:
         return
     incident = _read(folder)
     if as_json:
-        files = sorted(str(path) for path in folder.iterdir())
+        files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
         _say(json.dumps({**incident, "files": files}))
     else:
         _say("\n".join(_page(incident, folder)))
@@ -96,6 +97,8 @@ def _page(incident: dict[str, Any], folder: Path) -> Iterator[str]:
         yield from _listed("What helps", ADVICE[known].fixes)
     yield from _last_steps(folder / "steps.csv")
     yield from _layers(folder / "layers.csv")
+    yield from _environment(folder / "environment.json")
+    yield from _rank_steps(folder)
     yield from _text("Traceback", folder / "traceback.txt")
     yield from _text("Stacks", folder / STACKS)
     yield ""
@@ -132,6 +135,35 @@ def _layers(path: Path) -> Iterator[str]:
         yield "The layers that have changed most"
         head = ("metric", "layer", "newest", "median_before", "ratio")
         yield table(head, [[row.get(name, "") for name in head] for row in rows])
+
+
+def _environment(path: Path) -> Iterator[str]:
+    """Which script, on what, and how it trains."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        words = [shlex.join(known["script"]), f"policy {known['policy']}, host {known['host']}"]
+        words += [f"{name} {version}" for name, version in known["versions"].items()]
+        config = known.get("config", {}).items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    words += [f"{name} = {value}" for name, value in config]
+    yield ""
+    yield "What was run"
+    yield from (f"  {word}" for word in words)
+
+
+def _rank_steps(folder: Path) -> Iterator[str]:
+    """What the ranks have kept of a step, and how to load it."""
+    for place in sorted(folder.glob("rank*/step-*/manifest.json")):
+        try:
+            body = json.loads(place.read_bytes().partition(b"\n")[2])
+            rank, step, holds = body["about"]["rank"], body["step"], body["about"]["holds"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        names = ["the random generators", *(["the batch"] if "forwards" in holds else [])]
+        yield ""
+        yield f"Of step {step} on rank {rank}: {' and '.join(names)}"
+        yield f"  lossguard.load_snapshot({str(place.parent)!r})"
 
 
 def _text(title: str, path: Path) -> Iterator[str]:

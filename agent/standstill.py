@@ -77,14 +77,20 @@ class Still:
 
 
 class Standstill:
-    """Watches one rank. Memory is constant."""
+    """Watches one rank. Memory is constant.
+
+    What counts is the time in a phase since the loop last did anything: a checkpoint of minutes,
+    then a second of the script's own, is no minute of the latter.
+    """
 
     def __init__(self, bounds: HangBounds | None = None) -> None:
         self._bounds = bounds or HangBounds()
         self._longest: dict[str, float] = {}
+        self._spent: dict[str, float] = {}
         self._last: Beat | None = None
-        self._moved_s = 0.0
         self._heard_s = 0.0
+        self._counted_s = 0.0
+        """Up to here the time is in ``_spent``, or does not count."""
 
     @property
     def last(self) -> Beat | None:
@@ -94,30 +100,34 @@ class Standstill:
     def hear(self, beat: Beat) -> None:
         """A heartbeat: has the loop done anything since the last one?"""
         before, self._last = self._last, beat
-        if before is None:
-            self._moved_s = beat.time_s
-        elif (beat.step, beat.moves) != (before.step, before.moves):
-            self._learn(before, beat.time_s - self._moved_s)
-            self._moved_s = beat.time_s
-        self._heard_s = beat.time_s
+        if before is not None:
+            passed_s = beat.time_s - self._counted_s
+            for phase in self._phases(before):
+                self._spent[phase] = self._spent.get(phase, 0.0) + passed_s
+            if (beat.step, beat.moves) != (before.step, before.moves):
+                self._learn()
+        self._heard_s = self._counted_s = beat.time_s
 
-    def _learn(self, before: Beat, lasted_s: float) -> None:
+    def _learn(self) -> None:
         """What goes on by itself was no hang, but may have been no ordinary thing either."""
-        phases = {self._phase(before)}
-        if before.phase == "data":  # workers that take long to start do so at every epoch
-            phases.add("data")
-        for phase in phases:
-            taught_s = min(lasted_s, 2.0 * self.allowed_s(phase))
+        for phase, spent_s in self._spent.items():
+            taught_s = min(spent_s, 2.0 * self.allowed_s(phase))
             self._longest[phase] = max(taught_s, self._longest.get(phase, 0.0))
+        self._spent = {}
 
-    def _phase(self, beat: Beat) -> str:
+    def _phases(self, beat: Beat) -> tuple[str, ...]:
+        """The one whose bound holds, and what else learns from it."""
         own = beat.phase in ("debugger", "checkpoint", "compile")
-        return STARTUP if beat.step < _STARTUP_STEPS and not own else beat.phase
+        if beat.step >= _STARTUP_STEPS or own:
+            return (beat.phase,)
+        # Workers that take long to start do so at every epoch.
+        return (STARTUP, "data") if beat.phase == "data" else (STARTUP,)
 
-    def pardon(self, seconds: float) -> None:
-        """So much time did not count: the machine slept, or the process or this one was stopped."""
-        self._moved_s += seconds
-        self._heard_s += seconds
+    def pardon(self, seconds: float, now: float) -> None:
+        """So much time until ``now`` did not count: the machine slept, or the process or this one
+        was stopped."""
+        self._heard_s = min(self._heard_s + seconds, now)
+        self._counted_s = min(self._counted_s + seconds, now)
 
     def allowed_s(self, phase: str) -> float:
         """How long the loop may do nothing in this phase."""
@@ -130,8 +140,8 @@ class Standstill:
         beat = self._last
         if beat is None:
             return None
-        lasted_s = now - self._moved_s
-        phase = self._phase(beat)
+        phase = self._phases(beat)[0]
+        lasted_s = self._spent.get(phase, 0.0) + now - self._counted_s
         allowed_s = self.allowed_s(phase)
         if lasted_s <= allowed_s:
             return None

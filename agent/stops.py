@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from lossguard.agent.debugged import Debugged
 from lossguard.agent.holding import Stand, holders, in_words
 from lossguard.agent.intake import shortened
 from lossguard.agent.process_table import ProcessState, ProcessTable
@@ -14,13 +15,14 @@ from lossguard.probes import wire
 
 _LOOK_EVERY_S = 0.5
 _OWN_GAP_S = 3.0
-"""Two looks further apart than this: it is we who stood still."""
+"""Nothing heard and nothing looked at for longer than this: it is we who stood still."""
 _MISSING_S = 5.0
 _STOPPED_S = 5.0
 _GONE_S = 1.5
 """A goodbye may still be on its way."""
 _METRIC = "heartbeat"
 _GONE = ("gone", "zombie")
+_WELL = "exit code 0"
 
 
 @dataclass
@@ -59,7 +61,10 @@ class Stops:
     bounds: HangBounds = field(default_factory=HangBounds)
     ranks: dict[int, Watched] = field(default_factory=dict)
     _looked_s: float = 0.0
+    _awake_s: float = 0.0
     _hang: Finding | None = None
+    _debugged: Debugged = field(default_factory=Debugged)
+    _words: list[str] = field(default_factory=list)
 
     def join(self, hello: wire.Hello, now: float) -> None:
         """A rank says hello; what was known of the process before it goes."""
@@ -73,9 +78,17 @@ class Stops:
 
     def hear(self, beat: wire.Heartbeat, now: float) -> None:
         """A heartbeat. One of a probe that does not say where it is counts its steps alone."""
+        self._wake(now)
         if (watched := self.ranks.get(beat.rank)) is not None:
             phase, at = shortened(beat.phase, 40), shortened(beat.at, 300)
             watched.standstill.hear(Beat(now, beat.step, beat.moves, phase, at))
+
+    def _wake(self, now: float) -> None:
+        """What passed while we slept does not count, and is no news of anybody."""
+        gap, self._awake_s = now - self._awake_s, now
+        if gap > _OWN_GAP_S:
+            for watched in self.ranks.values():
+                watched.standstill.pardon(gap, now)
 
     def leave(self, rank: int) -> None:
         """It said goodbye."""
@@ -94,14 +107,35 @@ class Stops:
 
     def look(self, now: float, step: int) -> list[Finding]:
         """What has stopped since the last look, or goes on again."""
+        self._wake(now)
         if now - self._looked_s < _LOOK_EVERY_S:
             return []
         gap, self._looked_s = now - self._looked_s, now
         for watched in self.ranks.values():
             watched.look(now)
-            if gap > _OWN_GAP_S or watched.state in ("stopped", "traced"):
-                watched.standstill.pardon(gap)
+            if watched.state in ("stopped", "traced"):
+                watched.standstill.pardon(gap, now)
+            self._look_for_debugger(watched, now)
         return [*self._exits(now, step), *self._hangs(now, step)]
+
+    def take_words(self) -> list[str]:
+        """What is worth a line in the run's log, and no finding."""
+        words, self._words = self._words, []
+        return words
+
+    def _look_for_debugger(self, watched: Watched, now: float) -> None:
+        place = None
+        beat = watched.standstill.last
+        if watched.state == "traced":
+            place = "held by a debugger"
+        elif watched.state in ("running", "elsewhere") and beat and beat.phase == "debugger":
+            place = f"in a debugger at {beat.at}"
+        rank = watched.hello.rank
+        if words := self._debugged.look(rank, self._named(rank), place, now):
+            self._words.append(words)
+
+    def _named(self, rank: int) -> str:
+        return f"rank {rank}" if len(self.ranks) > 1 else "the process"
 
     def _exits(self, now: float, step: int) -> list[Finding]:
         found = []
@@ -122,7 +156,10 @@ class Stops:
         where = f"; last seen in {stand.phase} at {stand.at}" if stand and stand.at else ""
         memory = f", with {ended.rss_bytes / 1e9:.2f} GB of memory" if ended.rss_bytes else ""
         message = f"{who} (pid {watched.hello.pid}) is dead, {how}, at step {step}{memory}{where}"
-        return _finding(Symptom.PROCESS_EXIT, step, message, stand.at if stand else "", {})
+        # Where it ended well, its goodbye may have been lost while we slept: nobody is to be woken.
+        severity = Severity.INFO if ended.words == _WELL else Severity.CRITICAL
+        at = stand.at if stand else ""
+        return _finding(Symptom.PROCESS_EXIT, step, message, at, {}, severity)
 
     def _hangs(self, now: float, step: int) -> list[Finding]:
         stills = {
@@ -171,7 +208,7 @@ class Stops:
 
     def _halted(self, stopped: list[int], step: int) -> Finding:
         pid = self.ranks[stopped[0]].hello.pid
-        who = f"rank {stopped[0]}" if len(self.ranks) > 1 else "the process"
+        who = self._named(stopped[0])
         message = (
             f"{who} is stopped (SIGSTOP or Ctrl-Z), not hung; `kill -CONT {pid}` lets it go on"
         )

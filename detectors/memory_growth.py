@@ -151,9 +151,11 @@ class MemoryGrowth(EpisodicDetector):
                 return self._slower(step, maxima, allocated)
             return self._in_pieces(step, now, total)
         words = f"{allocated}, and more with every step"
+        evidence = {"allocated": now, "total": total}
         if trend is not None and trend.per_step > 0.0 and now < total:
             left = (total - now) / trend.per_step
             words = f"{allocated}, and in some {left:.2g} steps the device is full"
+            evidence |= {"per_step": trend.per_step, "full_at_step": round(step + left)}
         return self.hit(
             step,
             Severity.CRITICAL if critical else Severity.WARNING,
@@ -162,7 +164,7 @@ class MemoryGrowth(EpisodicDetector):
             kind="device",
             onset=trend.onset if trend is not None else maxima.steps(0, _RISING_BLOCKS)[0],
             metric="memory_allocated",
-            evidence={"allocated": now, "total": total},
+            evidence=evidence,
         )
 
     def _by_doubling(self, step: int, i: int, scales: int, kind: str) -> Finding | None:

@@ -7,12 +7,13 @@ import logging
 import msgspec
 import torch.distributed as dist
 
-from lossguard.home import find_home
+from lossguard.home import at_agent, find_home
 from lossguard.policy_choice import ChosenPolicy
 from lossguard.probes import wire
 from lossguard.probes.identity import make_hello
 from lossguard.probes.loop import Loop
 from lossguard.probes.parameters import optimizer_parameters
+from lossguard.probes.run_config import config_of
 from lossguard.probes.training_state import TrainingState
 
 log = logging.getLogger("lossguard")
@@ -25,6 +26,7 @@ def begin(
     *,
     part: str = "",
     start_agents: bool = True,
+    remote: str = "",
     writes_are_hidden: bool = False,
     joins_late: bool = False,
 ) -> Loop:
@@ -32,6 +34,7 @@ def begin(
 
     ``part`` tells it from the other runs of this process. It observes where it could act on half
     of a training only, and says so. With ``joins_late`` each rank counts from another step.
+    ``remote`` is the agent of another host.
     """
     hello = make_hello(name, policy.base, policy.text, part=part)
     if policy.base == "guard" and (ranks := _unannounced_ranks(hello)):
@@ -46,7 +49,9 @@ def begin(
         log.warning("policy 'guard' acts where all optimizers of a model are known, and %r is not "
                     "among their parameters; this run is observed", stray)  # fmt: skip
         hello = _observed(hello)
-    home = find_home().create()
+    hello = msgspec.structs.replace(hello, config=config_of(state))
+    home = find_home()
+    home = (at_agent(home, remote) if remote else home).create()
     return Loop(state, hello, home, start_agents=start_agents, writes_are_hidden=writes_are_hidden)
 
 

@@ -1,29 +1,44 @@
-"""What PyTorch's flight recorder knows of the collectives of this process, where there is NCCL."""
+"""What PyTorch's flight recorders know of the collectives of this process: NCCL's, and gloo's."""
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
+from typing import Any
 
-_MOST_CHARACTERS = 400_000
+_DUMPS = ("_dump_nccl_trace_json", "_dump_fr_trace_json")
+"""Of NCCL, and of the other backends (gloo, where torch records it)."""
+_MOST_ENTRIES = 256
+_MOST_CHARACTERS = 300_000
 
 
 def collectives() -> str:
-    """Its newest entries as JSON; empty without NCCL, or where it records nothing.
+    """The newest entries of each recorder, one JSON object a line; empty where nothing is recorded.
 
-    Recording is PyTorch's own (`TORCH_NCCL_TRACE_BUFFER_SIZE`, on by default in newer versions).
-    Never waits for a device. Called in the link's thread.
+    Recording is PyTorch's own (`TORCH_FR_BUFFER_SIZE`, on by default in newer versions). Never
+    waits for a device. Called in the link's thread.
     """
     with suppress(Exception):
         import torch.distributed as dist
 
-        if not (dist.is_available() and dist.is_initialized() and dist.is_nccl_available()):
+        if not (dist.is_available() and dist.is_initialized()):
             return ""
         from torch._C import _distributed_c10d
 
-        dump = getattr(_distributed_c10d, "_dump_nccl_trace_json", None)
-        if dump is None:
-            return ""
-        said = dump(includeCollectives=True, onlyActive=False)
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        return text[-_MOST_CHARACTERS:]
+        dumps = (getattr(_distributed_c10d, name, None) for name in _DUMPS)
+        said = (_newest(dump) for dump in dumps if dump is not None)
+        return "\n".join(filter(None, said))
+    return ""
+
+
+def _newest(dump: Any) -> str:
+    """Whole JSON that fits into a message; empty without entries, or where the dump fails."""
+    with suppress(Exception):
+        recorded = json.loads(dump(includeCollectives=True, onlyActive=False))
+        entries = recorded["entries"][-_MOST_ENTRIES:]
+        while entries:
+            text = json.dumps({**recorded, "entries": entries})
+            if len(text) <= _MOST_CHARACTERS:
+                return text
+            entries = entries[len(entries) // 2 + 1 :]
     return ""

@@ -17,6 +17,7 @@ from lossguard.probes.arguments import (
     host_number,
     loose_parameters,
     optimizers_in,
+    remote_agent,
     require_model,
     require_state,
 )
@@ -78,8 +79,10 @@ class Guard:
         model, optimizers, schedules, GradScaler, ``extra``, loaders, random generators. The step is
         the number of updates that the run had behind it, those of the processes before included:
         the script goes on with the next. None, and nothing touched, where there is no such run, or
-        where model or optimizer have another shape (said in the log). Runs on several ranks are not
-        taken up. Raises LossguardError where loading broke off half way.
+        where model or optimizer have another shape (said in the log). With several ranks each calls
+        this; all take up the same, or none does. What another number of ranks has left is put
+        together anew, without random generators and loaders. Raises LossguardError where loading
+        broke off half way, or a rank did not come.
         """
         return self._loop.resume() if self._loop is not None else None
 
@@ -109,9 +112,10 @@ def attach(
     scaler: Any = None,
     extra: Mapping[str, Any] | None = None,
     policy: str | os.PathLike[str] | ChosenPolicy | None = None,
-    agent: Literal["auto", "existing"] | None = None,
+    agent: str | None = None,
     name: str | None = None,
     eos_id: int | None = None,
+    keep_batches: bool = False,
 ) -> Guard:
     """Watch a training loop from the next step on.
 
@@ -123,8 +127,11 @@ def attach(
     ``state_dict``, a tensor, a dict of tensors) are what a rollback has to bring back besides
     model and optimizer. ``policy`` is ``"observe"`` (the default: change nothing), ``"guard"``
     (skip bad updates, roll back), another of ``lossguard policies``, or a TOML file.
-    ``agent="existing"`` never starts an agent. ``eos_id`` is the token that ends a text, where the
-    model has no ``config.eos_token_id``.
+    ``agent="existing"`` never starts an agent; ``agent="tcp://HOST:PORT"`` is one of another host,
+    to which ``LOSSGUARD_KEY_FILE`` names the key (docs/security.md). ``eos_id`` is the token that
+    ends a text, where the model has no ``config.eos_token_id``. ``keep_batches`` (or
+    ``LOSSGUARD_KEEP_BATCHES=1``) keeps copies of the last batches in host memory, at most 256 MiB:
+    an incident gets those it is about.
 
     Raises TypeError or ConfigError on arguments that make no sense. Any failure of Lossguard's
     own is one log line and a guard that does nothing: training goes on.
@@ -133,13 +140,16 @@ def attach(
     require_model(model)
     optimizers = optimizers_in(optimizer)
     require_state(schedulers, scaler, extra)
+    remote = remote_agent(agent)
     chosen = policy if isinstance(policy, ChosenPolicy) else choose_policy(policy)
     loose = [] if optimizers else loose_parameters(model, optimizer)
     try:
         state = TrainingState(
             model, optimizers, schedulers, scaler, extra or {}, loose, eos_id=eos_id
         )
-        loop = begin(state, chosen, name, start_agents=agent != "existing")
+        loop = begin(state, chosen, name, start_agents=agent != "existing", remote=remote)
+        if keep_batches:
+            loop.keep_batches()
         if not optimizers:
             adopt_optimizers_of(loop)
         return Guard(loop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from lossguard.probes import wire
 from lossguard.probes.checksum import WeightChecksum
 from lossguard.probes.evaluation import Evaluated
+from lossguard.probes.last_steps import LastSteps
 from lossguard.probes.measurement import NO_FACTORS, Measurement, Names, Scaled
 from lossguard.probes.outbox import Measured, Outbox
 from lossguard.probes.parameters import named_parameters, watched_modules
@@ -53,9 +55,17 @@ class Recorder:
         self._said_kinds = 0
         self._said_kind = ""
         self._zoom = Zoom(state.model, hello, self.device, self._bad_metric, self.senses.in_silence)
-        self.senses.on_inputs = self._zoom.hold
+        self.last_steps = LastSteps()
+        self.senses.on_inputs = self._before_forward
+        self.senses.on_target = self.last_steps.loss_is_asked
         self.logged: dict[str, float] = {}
         self._logged_names: set[str] = set()
+
+    def _before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._zoom.hold(args, kwargs)
+        sampled = self.senses.is_sampled
+        keep = self.last_steps.forward_begins
+        self._shield.call("evidence", lambda: keep(args, kwargs, sampled=sampled))
 
     @property
     def values_per_step(self) -> int:
@@ -105,6 +115,7 @@ class Recorder:
 
         ``code`` is what ``skipped`` says (0-d); ``host`` is known without the senses.
         """
+        self._shield.call("evidence", self.last_steps.step_ends, step)
         optimizers = self._state.optimizers
         sampled = self.senses.take_sample(optimizers) if self.senses.is_sampled else None
         gradient_norms, total = heard.norms or (None, None)

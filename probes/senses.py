@@ -87,6 +87,7 @@ class Senses(Listener):
         self.activations = ActivationNorms(modules)
         self.units = UnitShares(model)
         self.on_inputs: Callable[[tuple[Any, ...], Mapping[str, Any]], None] = _ignore
+        self.on_target: Callable[[LossCall], None] = _ignore_loss
         self.has_heard_a_forward = False
         self._is_sampled = False
         self.gradients_unknown = False
@@ -225,7 +226,10 @@ class Senses(Listener):
         if _is_traced() or not self.hears():
             return
         self._shield.timed("evaluation", self._evaluation.on_loss, call)
-        if self.is_sampled and call.name == "cross_entropy" and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return
+        self._shield.call("evidence", self.on_target, call)
+        if self.is_sampled and call.name == "cross_entropy":
             self._shield.timed("outputs", self._look_at_outputs, call)
 
     def _look_at_outputs(self, call: LossCall) -> None:
@@ -350,6 +354,10 @@ class Senses(Listener):
 
 def _ignore(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Nobody wants to know of a forward."""
+
+
+def _ignore_loss(call: LossCall) -> None:
+    """Nobody wants to know of a loss."""
 
 
 def _is_traced() -> bool:

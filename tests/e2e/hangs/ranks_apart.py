@@ -1,4 +1,4 @@
-"""Small trainings on several ranks: one of them slow, or with a flipped bit; and all alike.
+"""Small trainings on several ranks: one of them slow, asleep, or with a flipped bit; and all alike.
 
 python -m tests.e2e.hangs.ranks_apart RANKS CASE...
 """
@@ -21,22 +21,24 @@ from lossguard.probes.guard import attach
 
 STEPS = 112
 FLIPPED_AT = 40
+ASLEEP_AT = 40
 ODD = 1
 """The rank that is not like the others."""
 BEAT_S = 0.012
 
 
 class Rows(Dataset[torch.Tensor]):
-    """Numbers that take ``wait_s`` to read."""
+    """Numbers that take ``wait_s`` to read; or one of them for ever."""
 
-    def __init__(self, wait_s: float) -> None:
+    def __init__(self, wait_s: float, asleep_at: int = 0) -> None:
         self._wait_s = wait_s
+        self._asleep_at = asleep_at
 
     def __len__(self) -> int:
         return STEPS
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        time.sleep(self._wait_s)
+        time.sleep(self._wait_s if index + 1 != self._asleep_at else 1000.0)
         return torch.randn(8)
 
 
@@ -69,8 +71,13 @@ def train(case: str, rank: int) -> None:
     model = DistributedDataParallel(Busy(BEAT_S * (1 + (is_odd and case == "slow"))))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     rows = Rows(BEAT_S if is_odd and case == "starved" else 0.0)
-    guard = attach(model, optimizer, policy="observe", name=case, agent="existing")
+    if case == "asleep":
+        rows = Rows(0.0, ASLEEP_AT if is_odd else 0)
+    policy = os.environ.get("LOSSGUARD_POLICY", "observe")
+    guard = attach(model, optimizer, policy=policy, name=case, agent="existing")
     for step, x in enumerate(DataLoader(rows, batch_size=1), start=1):
+        if case == "asleep":
+            dist.all_reduce(torch.ones(()))
         optimizer.zero_grad()
         model(x).square().mean().backward()
         optimizer.step()
@@ -97,7 +104,8 @@ def main(world: int, cases: list[str]) -> None:
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
     ranks = [
-        fork.Process(target=train_all, args=(rank, world, port, cases)) for rank in range(world)
+        fork.Process(target=train_all, args=(rank, world, port, cases), daemon=True)
+        for rank in range(world)
     ]
     for process in ranks:
         process.start()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from lossguard.agent import oom_kills
+from lossguard.agent.oom_kills import OomKills
 from lossguard.agent.process_end import ProcessEnd, end_in_words
 from lossguard.agent.process_table import ProcessTable
 from tests.support.probe import hello_of
@@ -41,6 +44,7 @@ def test_a_killed_process_is_seen_through_its_states() -> None:
         becomes(table.state, "running")
         process.kill()
         becomes(table.state, "zombie")
+        assert table.ended().words == "killed by SIGKILL"
         process.wait()
         assert table.state() == "gone"
         # Kernels before 6.15 do not tell.
@@ -81,3 +85,22 @@ def test_who_is_there_has_no_end_yet() -> None:
         process.wait()
         end.close()
         end.close()
+
+
+def test_kills_for_want_of_memory_are_those_of_its_own_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its group counts them; what happens in another is no news of it."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for file in (own, other):
+        file.write_text("low 0\noom_kill 2\noom_group_kill 7\n")
+    monkeypatch.setattr(oom_kills, "_file_of", lambda pid: own)
+    kills = OomKills(1)
+    other.write_text("oom_kill 3\n")
+    kills.look()
+    assert not kills.has_grown()
+    own.write_text("low 0\noom_kill 3\n")
+    assert kills.has_grown()
+    monkeypatch.setattr(oom_kills, "_file_of", lambda pid: None)
+    kills.look()
+    assert kills.has_grown()

@@ -81,6 +81,30 @@ def test_workers_that_are_slow_to_start_are_so_at_every_epoch() -> None:
     assert watched.allowed_s("script") == 24.0
 
 
+def test_what_comes_after_a_long_phase_is_judged_by_itself() -> None:
+    """Ten minutes in a debugger, nine in a checkpoint, and a second of the script's own."""
+    watched = Standstill()
+    for second in range(1200):
+        phase = "debugger" if second < 600 else "checkpoint" if second < 1140 else "script"
+        watched.hear(Beat(float(second), 50, 7, phase, ""))
+        stuck = watched.judge(float(second), 5.0)
+        assert (stuck is not None) == (second > 1140 + 24), second
+    watched.hear(Beat(1200.0, 51, 8, "script", ""))
+    assert watched.allowed_s("script") == 240.0
+    assert watched.allowed_s("checkpoint") == 5 * 540.0
+
+
+def test_a_hang_that_visits_many_phases_is_one_all_the_same() -> None:
+    """A save that fails and is tried again for ever."""
+    watched = Standstill()
+    for second in range(120):
+        phase = "checkpoint" if second % 2 else "script"
+        watched.hear(Beat(float(second), 50, 7, phase, ""))
+    assert watched.judge(120.0, 5.0) is None
+    watched.hear(Beat(120.0, 50, 7, "script", ""))
+    assert watched.judge(120.5, 5.0) is not None
+
+
 def test_without_a_heartbeat_it_is_native_code() -> None:
     watched = beating(10)
     still = watched.judge(40.0, 5.0)
@@ -91,8 +115,15 @@ def test_without_a_heartbeat_it_is_native_code() -> None:
 def test_time_that_did_not_count_is_forgiven() -> None:
     """The process was stopped for an hour, or this one was."""
     watched = beating(10)
-    watched.pardon(3600.0)
+    watched.pardon(3600.0, 3611.0)
     assert watched.judge(3612.0, 5.0) is None
+
+
+def test_a_pardon_does_not_reach_into_the_future() -> None:
+    watched = beating(10)
+    watched.pardon(7200.0, 3600.0)
+    assert watched.judge(3623.0, 1e9) is None
+    assert watched.judge(3625.0, 1e9) is not None
 
 
 @pytest.mark.parametrize(

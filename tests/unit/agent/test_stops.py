@@ -21,6 +21,7 @@ class Table:
         self.pid = 1
         self.now: ProcessState = "running"
         self.traced = False
+        self.end = "killed by SIGKILL"
 
     def state(self) -> ProcessState:
         return self.now
@@ -29,7 +30,7 @@ class Table:
         return self.traced
 
     def ended(self) -> Ended:
-        return Ended("killed by SIGKILL", for_memory=True, rss_bytes=2_000_000_000)
+        return Ended(self.end, for_memory=True, rss_bytes=2_000_000_000)
 
     def close(self) -> None:
         pass
@@ -124,6 +125,46 @@ def test_an_agent_that_slept_blames_nobody(watch: Watch) -> None:
     assert watch.found == []
 
 
+def test_heartbeats_that_waited_for_an_agent_that_slept_teach_nothing(watch: Watch) -> None:
+    """They are heard before the clock is looked at, and the loop had not moved at the first."""
+    watch.go(3)
+    watch.second += 7200
+    for moves in (3, 3, 4):
+        beat = wire.Heartbeat(
+            run="run-a", rank=0, step=50, applied=50, dropped=0, time_s=0.0, moves=moves,
+            phase="script",
+        )  # fmt: skip
+        watch.stops.hear(beat, float(watch.second))
+        watch.found += watch.stops.look(float(watch.second), 50)
+    assert watch.found == []
+    assert watch.stops.ranks[0].standstill.allowed_s("script") == 24.0
+    watch.go(26, moves=False)
+    assert [found.symptom for found in watch.found] == [Symptom.HANG]
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_debugger_is_said_once_and_so_is_its_end(watch: Watch, traced: bool) -> None:
+    """Whether it halts the process from outside or waits for a person inside of it."""
+    watch.go(3)
+    watch.tables[0].traced = traced
+    watch.go(600, moves=False, r0="script" if traced else "debugger")
+    (words,) = watch.stops.take_words()
+    assert ("held by a debugger" if traced else "in a debugger at train.py:0") in words
+    watch.tables[0].traced = False
+    watch.go(3)
+    assert watch.stops.take_words() == ["the process is out of the debugger"]
+    assert watch.found == []
+
+
+def test_who_only_reads_stacks_is_no_debugger(watch: Watch) -> None:
+    watch.go(3)
+    watch.tables[0].traced = True
+    watch.go(2)
+    watch.tables[0].traced = False
+    watch.go(60)
+    assert watch.stops.take_words() == []
+
+
 def test_a_rank_that_loads_data_holds_the_others() -> None:
     watch = Watch(world_size=3)
     watch.go(3)
@@ -143,6 +184,16 @@ def test_a_dead_rank_is_named_with_how_it_died() -> None:
     assert "rank 1" in found.message
     assert "killed by SIGKILL: the kernel ran out of memory meanwhile" in found.message
     assert "2.00 GB" in found.message
+
+
+def test_a_process_that_ended_well_wakes_nobody_though_its_goodbye_was_lost(watch: Watch) -> None:
+    """As where the agent was stopped meanwhile."""
+    watch.go(3)
+    watch.tables[0].now, watch.tables[0].end = "gone", "exit code 0"
+    watch.go(60, beats=False)
+    (found,) = watch.found
+    assert found.severity is Severity.INFO
+    assert "exit code 0" in found.message
 
 
 def test_a_rank_that_said_goodbye_is_not_missed() -> None:

@@ -1,0 +1,96 @@
+"""The probe's part of an incident's folder: what the steps it names drew from and were fed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+from lossguard.probes import wire
+from lossguard.probes.durable import files_of
+from lossguard.probes.durable_files import folder_of, write_folder
+from lossguard.probes.last_steps import LastStep, LastSteps
+from lossguard.probes.outbox import Outbox
+
+_FREE = 4
+"""Free space asked for, in sizes of what is written."""
+_REMEMBERED = 256
+_MOST_STEPS = 4
+_SAFE = re.compile(r"[A-Za-z0-9._-]{1,160}\Z")
+_LAST = "last"
+"""Of a run that ends with an exception, in place of the number of an incident there is none of yet:
+the agent puts it where it belongs."""
+
+
+class Bundle:
+    """Writes to disk what the agent asks for, beside what the agent itself has written.
+
+    A folder a rank and a step, without pickle: ``lossguard.load_snapshot`` reads it. Called in the
+    link's thread, which the training does not wait for; what fails is said in the run's log.
+    """
+
+    def __init__(self, folder: Path, hello: wire.Hello, last: LastSteps, outbox: Outbox) -> None:
+        self._folder = folder
+        self._hello = hello
+        self._last = last
+        self._outbox = outbox
+        self._asked: set[str] = set()
+
+    def write(self, order: wire.Keep) -> None:
+        """An incident is about these steps. The same one again changes nothing."""
+        ours = order.incident.startswith(f"{self._hello.run}.") and _SAFE.match(order.incident)
+        if not ours or order.incident in self._asked or len(self._asked) >= _REMEMBERED:
+            return
+        self._asked.add(order.incident)
+        steps = sorted(set(order.steps))[:_MOST_STEPS]
+        if self._last.keeps_batches:
+            for step in steps:
+                self._say_what_is_missing(step)
+        self._write_all(order.incident, steps)
+
+    def write_last(self, step: int) -> None:
+        """The training fails in ``step``, which has not come to its end, or right before it."""
+        self._last.step_ends(step)
+        self._write_all(f"{self._hello.run}.{_LAST}", [step])
+
+    def _write_all(self, incident: str, steps: list[int]) -> None:
+        found = {last.step: last for step in steps if (last := self._last.find(step)) is not None}
+        for last in found.values():
+            try:
+                self._write(incident, last)
+            except Exception as error:  # a disk, or a state of a kind we do not know
+                what = f"the evidence of step {last.step} could not be written: {error}"
+                self._outbox.tell(last.step, "evidence", what[:500])
+
+    def _say_what_is_missing(self, step: int) -> None:
+        last = self._last.find(step)
+        if last is None or last.step != step or not last.has_batch:
+            why = "was too large" if self._last.too_large else "is no longer there"
+            self._outbox.tell(step, "evidence", f"the batch of step {step} {why}")
+
+    def _write(self, incident: str, last: LastStep) -> None:
+        if not last.is_here:
+            raise OSError("it has not arrived from the device")
+        parent = self._folder / incident / f"rank{self._hello.rank}"
+        if folder_of(parent, last.step).exists():
+            return
+        for folder in (parent.parent.parent, parent.parent, parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if free < _FREE * last.bytes:
+            raise OSError(f"{free} bytes are free, and {_FREE} times {last.bytes} are wanted")
+        files, missing = files_of(last.kept)
+        about = {
+            "run": self._hello.run,
+            "rank": self._hello.rank,
+            "host": self._hello.host,
+            "holds": sorted(last.kept),
+            "missing": missing,
+            "learning_rates": [],
+            "written_s": time.time(),
+        }
+        write_folder(parent, last.step, files, about)
+        if last.has_batch:
+            where = folder_of(parent, last.step)
+            self._outbox.tell(last.step, "evidence", f"the batch of step {last.step} is in {where}")
