@@ -1,0 +1,1 @@
+"""The dashboard in a browser, in a real one."""
