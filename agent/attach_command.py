@@ -50,7 +50,7 @@ def attach(
         "action": "attach",
         "name": name,
         "policy": dataclasses.asdict(chosen),
-        "home": {part: str(path) for part, path in dataclasses.asdict(home).items()},
+        "home": {part: str(path) for part, path in dataclasses.asdict(home).items() if path},
         "wait_s": wait_s,
     }
     with Injection(target, request) as injection:

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from lossguard.agent.attach_command import attach, detach
+from lossguard.agent.audit_command import audit
 from lossguard.agent.backtest_command import backtest
+from lossguard.agent.doctor_command import doctor
+from lossguard.agent.keys_command import app as keys_app
+from lossguard.agent.notify_command import app as notify_app
 from lossguard.agent.policy_command import app as policy_app
+from lossguard.agent.report_command import export, report
 from lossguard.errors import ExitCode, LossguardError, UsageError
 
 if TYPE_CHECKING:
@@ -142,33 +147,81 @@ def agent(
         typer.Option("--idle", min=0.1, help="After how long with nothing to watch [s]."),
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the running agent instead.")] = False,
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Serve other hosts too: see `lossguard keys`."
+        ),
+    ] = "",
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="Also listen at 0.0.0.0 and such, for known keys.")
+    ] = False,
+    metrics: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Serve metrics for Prometheus there.")
+    ] = "",
+    state: Annotated[
+        str, typer.Option(metavar="DIR", help="Keep what was seen there (LOSSGUARD_STATE).")
+    ] = "",
+    policy: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--policy", metavar="NAME|FILE", help="For runs that bring none of their own."
+        ),
+    ] = None,
 ) -> None:
     """Run the daemon. `lossguard run` starts one by itself when none is running."""
-    import logging
-
+    from lossguard.agent import agent_command
     from lossguard.home import find_home
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    home = find_home()
     if stop:
         from lossguard.agent.operating import stop_agent
 
-        typer.echo(f"agent {stop_agent(home)} has ended; training goes on")
+        typer.echo(f"agent {stop_agent(find_home())} has ended; training goes on")
         return
-    from lossguard.agent.daemon import IDLE_EXIT_S, run_agent
-
-    run_agent(home, idle_exit_s=idle_s or (IDLE_EXIT_S if background else None))
+    agent_command.serve(
+        background=background,
+        idle_s=idle_s,
+        listen=listen,
+        anywhere=anywhere,
+        metrics=metrics,
+        state=state,
+        policy=policy,
+    )
 
 
 @app.command()
-def top(run: RunName = "") -> None:
-    """Watch live, in the terminal."""
+def top(
+    run: RunName = "",
+    web: Annotated[
+        bool, typer.Option("--web", help="In a browser: serve it on this host, print the link.")
+    ] = False,
+    port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1024, max=65535, help="For --web. Without: a free one."),
+    ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="For --web, which is read-only without: may act.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch live, in the terminal or in a browser."""
     from lossguard.agent.launching import ensure_agent
     from lossguard.home import find_home
-    from lossguard.tui.app import main as dashboard
 
+    if not web and (port is not None or operator or as_json):
+        raise UsageError("--port, --operator and --json go with `lossguard top --web`")
     ensure_agent(find_home())
-    dashboard(run)
+    if web:
+        from functools import partial
+
+        from lossguard.tui.web.serving import serve
+
+        again = partial(ensure_agent, find_home())
+        serve(run, again, port=port or 0, operator=operator, as_json=as_json)
+    else:
+        from lossguard.tui.app import main as dashboard
+
+        dashboard(run)
 
 
 @app.command()
@@ -176,7 +229,9 @@ def runs(as_json: AsJson = False) -> None:
     """List what runs and what ran, newest first."""
     from lossguard.agent import feed, listing
 
-    listing.print_runs(_expect(_ask(feed.ListRuns()), feed.RunList).runs, as_json)
+    answer = _expect(_ask(feed.ListRuns()), feed.RunList)
+    listing.print_runs(answer.runs, as_json)
+    listing.print_troubles(answer.troubles)
 
 
 @app.command()
@@ -202,7 +257,13 @@ def show(
     from lossguard.agent.showing_incident import show_incident
     from lossguard.home import find_home
 
-    show_incident(find_home(), incident, as_json, export)
+    home = find_home()
+    if home.remote:
+        raise UsageError(
+            f"LOSSGUARD_AGENT names the agent {home.remote}, and what it keeps of incidents lies "
+            "on its host: say `lossguard show` there"
+        )
+    show_incident(home, incident, as_json, export)
 
 
 @app.command()
@@ -229,10 +290,16 @@ def send(
         raise typer.Exit(int(ExitCode.ERROR))
 
 
+app.command()(audit)
+app.command()(doctor)
+app.add_typer(keys_app, name="keys")
 app.command()(attach)
 app.command()(detach)
 app.command()(backtest)
+app.command()(report)
+app.command()(export)
 app.add_typer(policy_app, name="policy")
+app.add_typer(notify_app, name="notify")
 
 
 @app.command()

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from lossguard.probes import wire
 
 _LARGEST = 1 << 53
-_ID = re.compile(r"[A-Za-z0-9._-]{1,120}\Z")
+_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,120}\Z")
+"""No path, and none of the two names of folders that every folder has."""
 COMMAND_ID = re.compile(r"[A-Za-z0-9._-]{1,80}\Z")
 """What probes take for a command's id."""
 _MAX_ARGS = 16
+MOST_RANKS = 1 << 16
+"""Of one run: an agent keeps something of each."""
 _MAX_TEXT = 500
 
 
@@ -27,6 +30,10 @@ def check(message: wire.FromProbe, num_frames: int) -> None:
         raise ValueError(f"a {type(message).__name__} of {num_frames} frames")
     if not _ID.match(message.run):
         raise ValueError(f"not a run's id: {message.run[:80]!r}")
+    if message.rank >= MOST_RANKS:
+        raise ValueError(f"rank is {message.rank}")
+    if isinstance(message, wire.Hello) and not 1 <= message.world_size <= MOST_RANKS:
+        raise ValueError(f"world_size is {message.world_size}")
     for name in message.__struct_fields__:
         value = getattr(message, name)
         if isinstance(value, int):

@@ -12,13 +12,10 @@ import msgspec
 from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.agent.launching import ensure_agent
-from lossguard.errors import AgentUnreachable, LossguardError, UsageError
+from lossguard.errors import AgentUnreachable, LossguardError, NotAllowed, UsageError
 from lossguard.home import Home, find_home
 from lossguard.probes.launch import agent_is_running
 from lossguard.probes.wire import Action
-
-_CARRIED_OUT = ("skip", "rollback", "lower_lr", "stop")
-"""What a loop can do so far; it answers the wire's other actions with ``failed``."""
 
 
 def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> feed.CommandResult:
@@ -28,7 +25,7 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
     agent refuses.
     """
     if action not in get_args(Action):
-        raise UsageError(f"there is no action {action!r}; there are {', '.join(_CARRIED_OUT)}")
+        raise UsageError(f"there is no action {action!r}; there are {', '.join(get_args(Action))}")
     home = find_home()
     ensure_agent(home)
     message = feed.SendCommand(
@@ -52,21 +49,33 @@ def send_command(run: str, action: str, arguments: list[str], wait_s: float) -> 
 
 
 def stop_agent(home: Home, wait_s: float = 20.0) -> int:
-    """End this user's agent and wait until it has ended; its process id.
+    """End this user's agent, or the one that ``LOSSGUARD_AGENT`` names, and wait until it has
+    ended; its process id there.
 
-    Raises AgentUnreachable where none answers, or it does not end.
+    Raises AgentUnreachable where none answers, or it does not end; NotAllowed where the key is not
+    one of an operator.
     """
     with Client(home) as client:
         answer = client.request(feed.Ping(), timeout_s=10.0)
         with contextlib.suppress(AgentUnreachable):  # it may end before its answer is out
-            client.request(feed.Shutdown(), timeout_s=3.0)
+            told = client.request(feed.Shutdown(), timeout_s=3.0)
+            if isinstance(told, feed.Trouble):
+                raise NotAllowed(told.why)
     pid = answer.agent_pid if isinstance(answer, feed.Pong) else 0
     deadline = time.monotonic() + wait_s
-    while agent_is_running(home):
+    while _is_there(home):
         if time.monotonic() >= deadline:
             raise AgentUnreachable(f"agent {pid} was told to stop and is still there: kill {pid}")
         time.sleep(0.02)
     return pid
+
+
+def _is_there(home: Home) -> bool:
+    if not home.remote:
+        return agent_is_running(home)
+    with Client(home) as client, contextlib.suppress(AgentUnreachable):
+        return isinstance(client.request(feed.Ping(), timeout_s=1.0), feed.Pong)
+    return False
 
 
 def _key_value(text: str) -> tuple[str, float | int | str]:

@@ -37,7 +37,7 @@ def start(wanted: WatchedRun) -> None:
         )
     try:
         home = find_home().create()
-        if not agent_is_running(home):
+        if not home.remote and not agent_is_running(home):
             start_agent(home)  # by the time torch is imported, it is there
     except Exception as error:
         logging.getLogger("lossguard").error("no agent can be started (%s)", error)

@@ -15,6 +15,12 @@ from typing import Any
 
 import msgspec
 
+from lossguard.agent.alerts.other_settings import AppriseSettings, WebhookSettings
+from lossguard.agent.alerts.settings import AlertSettings, SlackSettings
+from lossguard.agent.dead_man_settings import DeadManSettings
+from lossguard.agent.listen_settings import ListenSettings
+from lossguard.agent.prometheus.settings import PrometheusSettings
+from lossguard.agent.retention import RetentionSettings
 from lossguard.agent.toml_lines import line_of
 from lossguard.errors import ConfigError
 from lossguard.home import Home
@@ -31,6 +37,15 @@ _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it; every table has defaults, and a missing file is an empty one."""
+
+    listen: ListenSettings = ListenSettings()
+    slack: SlackSettings = SlackSettings()
+    alerts: AlertSettings = AlertSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    apprise: AppriseSettings = AppriseSettings()
+    retention: RetentionSettings = RetentionSettings()
+    prometheus: PrometheusSettings = PrometheusSettings()
+    dead_man: DeadManSettings = DeadManSettings()
 
 
 def load_settings(home: Home) -> AgentSettings:

@@ -10,11 +10,24 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lossguard.home import tcp_endpoints
+
 _INSIDE = (
     "optimizer", "base_optimizer", "original_optimizer", "inner_optimizer", "_optimizer", "optim",
     "base",
 )  # fmt: skip
 _DEEPEST = 3
+
+
+def remote_agent(agent: object) -> str:
+    """The address, where it is an agent of another host that was asked for; else empty.
+
+    Raises ConfigError.
+    """
+    if agent is None or agent in ("auto", "existing"):
+        return ""
+    tcp_endpoints(str(agent))
+    return str(agent)
 
 
 def require_model(model: object) -> None:

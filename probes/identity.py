@@ -46,7 +46,7 @@ def _script_name() -> str:
 
 
 def _clean(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:64] or "run"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64] or "run"
 
 
 def _run_id(name: str) -> str:

@@ -82,7 +82,9 @@ def _attach(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         begun.set()
 
     policy = ChosenPolicy(**request["policy"])
-    home = Home(**{name: Path(path) for name, path in request["home"].items()})
+    places = dict(request["home"])
+    remote = places.pop("remote", "")
+    home = Home(**{name: Path(path) for name, path in places.items()}, remote=remote)
     starts = home == _home_by_environment()
     meet_at(home)
     armed = SelfAttaching(

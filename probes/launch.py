@@ -35,7 +35,8 @@ def start_agent(home: Home) -> None:
     environment = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("LOSSGUARD", "PYTHONSTARTUP") and not key.startswith("TORCHELASTIC_")
+        if key not in ("LOSSGUARD", "LOSSGUARD_AGENT", "PYTHONSTARTUP")
+        and not key.startswith("TORCHELASTIC_")
     }
     agent = own_python("lossguard", "agent", "--background")
     with home.agent_log_path.open("ab") as log:

@@ -94,8 +94,9 @@ class Life:
             self.model, self.optimizer, policy="guard", name=f"lives-{how}", agent="existing",
             scheduler=self.schedule, extra={"ema": self.average},
         )  # fmt: skip
-        self.loop: Any = self.guard._loop
-        self.loop._acting._ring._overhead = 1e9  # every five steps, however long they take
+        loop: Any = self.guard._loop
+        loop._acting._ring._overhead = 1e9  # every five steps, however long they take
+        self.loop = loop
 
     def step(self, number: int) -> float:
         with torch.no_grad():
