@@ -19,7 +19,7 @@ help:
 	@echo 'make test     make check, then all tests'
 	@echo 'make format   let ruff format the code and fix what it can'
 	@echo 'make bench    the benchmarks: performance, and detection quality (alone: make bench-detection)'
-	@echo 'make soak     the long tests, a process over 100,000 steps, detectors over ten million: an hour'
+	@echo 'make soak     the long tests, 100,000 steps, ten million observations and frames, a million hostile inputs: hours'
 	@echo 'make clean    remove the environment, caches and build products'
 
 venv: $(INSTALLED)
@@ -54,6 +54,9 @@ bench: venv bench-detection bench-detectors
 	$(BIN)/python benchmarks/spine.py
 	$(BIN)/python -m benchmarks.probe_overhead
 	$(BIN)/python -m benchmarks.snapshot_cost
+	$(BIN)/python -m benchmarks.tui_load
+	$(BIN)/python -m benchmarks.report_cost
+	$(BIN)/python -m benchmarks.host_safety
 
 bench-detection: venv
 	$(BIN)/python -m benchmarks.detection
@@ -65,6 +68,8 @@ soak: venv
 	$(BIN)/pytest -n $(JOBS) -m slow
 	$(BIN)/python -m benchmarks.probe_soak
 	$(BIN)/python -m benchmarks.detector_cost --steps 10000000
+	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -11,14 +11,16 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from lossguard.agent.database import open_database
+from lossguard.agent.database import damaged_files, is_damage, open_database, set_aside
 from lossguard.agent.incidents import KeptIncident
+from lossguard.errors import ConfigError
+from lossguard.failpoints import reach
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,10 @@ KEPT_STEPS = 1_000_000
 _MAX_WAITING = 100_000
 _MAX_ANSWERS = 1000
 _PURGED_AT_ONCE = 5000
+_FREED_AT_ONCE = 256
+"""Pages that are given back to the disk in one go: a few milliseconds."""
+_FREE_PAGES = 1024
+"""So many are kept for what is written next."""
 
 _STEP = "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)"
 _ORPHANS = """
@@ -65,6 +71,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = open_database(path)
+        self._file = path.stat().st_ino
+        self._begun_anew: Callable[[], None] = lambda: None
+        self._no_file_said = False
         self._waiting: deque[tuple[str, tuple[Any, ...]]] = deque(maxlen=_MAX_WAITING)
         self._steps: deque[tuple[Any, ...]] = deque(maxlen=_MAX_WAITING)
         self._saved: dict[str, bytes] = {}
@@ -72,6 +81,16 @@ class Store:
         self._answers: dict[str, Answer] = {}
         self._purging = [run for (run,) in self._db.execute(_ORPHANS)]
         self._failing = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the disk did not take what was last written."""
+        return self._failing
+
+    @property
+    def num_waiting(self) -> int:
+        """Rows that are yet to be written."""
+        return len(self._waiting) + len(self._steps)
 
     def close(self) -> None:
         """Write what is waiting and let go. Idempotent."""
@@ -87,9 +106,9 @@ class Store:
             self.drop_steps(hello.run)
         again = "started = excluded.started, hello = excluded.hello, " if hello.rank == 0 else ""
         self._do(
-            "INSERT INTO runs (run, started, hello, state) VALUES (?, ?, ?, 'running') "
-            f"ON CONFLICT (run) DO UPDATE SET {again}state = 'running'",
-            (hello.run, hello.started_s, wire.encode(hello)),
+            "INSERT INTO runs (run, started, hello, state, heard) VALUES (?, ?, ?, 'running', ?) "
+            f"ON CONFLICT (run) DO UPDATE SET {again}state = 'running', heard = excluded.heard",
+            (hello.run, hello.started_s, wire.encode(hello), time.time()),
         )
 
     def end_run(self, run: str, state: str) -> None:
@@ -173,17 +192,23 @@ class Store:
 
     def tick(self) -> None:
         """A few times a second: purge a little, make everything so far durable."""
+        self._look_for_the_file()
         run = self._purging[0] if self._purging and not self._failing else None
         if run is not None:
-            oldest = "SELECT step FROM steps WHERE run = ? ORDER BY step LIMIT ?"
-            self._do(
-                f"DELETE FROM steps WHERE run = ? AND step IN ({oldest})",
-                (run, run, _PURGED_AT_ONCE),
-            )
+            self.shorten(run)
         if self.commit() and run is not None:
             left = self._db.execute("SELECT 1 FROM steps WHERE run = ? LIMIT 1", (run,))
             if left.fetchone() is None:
                 self._purging.remove(run)
+        if not self._failing:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """What was deleted makes the file smaller, a little at a time."""
+        with contextlib.suppress(sqlite3.Error):
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            if free > _FREE_PAGES:
+                self._db.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})").fetchall()
 
     def commit(self) -> bool:
         """Make everything so far durable; False when that has to wait."""
@@ -192,7 +217,12 @@ class Store:
         try:
             with self._db:
                 self._write_all()
+                reach("store.in_transaction")
+            reach("store.committed")
         except Exception as error:
+            if is_damage(error):
+                self._begin_anew(str(error))
+                return False
             if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 if not self._failing:
                     log.error("cannot write to %s (%s); it is tried again, and what cannot be "
@@ -214,16 +244,98 @@ class Store:
             self._db.execute(statement, values)
         self._db.executemany(_STEP, self._steps)
         for run, saved in self._saved.items():
-            self._db.execute("UPDATE runs SET saved = ? WHERE run = ?", (saved, run))
+            values = (saved, time.time(), run)
+            self._db.execute("UPDATE runs SET saved = ?, heard = ? WHERE run = ?", values)
+
+    # --- a file that is gone, or broken -----------------------------------------------------
+
+    def when_begun_anew(self, begun_anew: Callable[[], None]) -> None:
+        """Call this when a new file had to be begun: it lacks all that was known."""
+        self._begun_anew = begun_anew
+
+    def troubles(self) -> list[str]:
+        """What is wrong with what is kept, for people to read; empty where nothing is."""
+        found = []
+        if self._failing:
+            found.append(f"{self.path} cannot be written; what is new waits in memory")
+        if aside := damaged_files(self.path):
+            names = ", ".join(file.name for file in aside)
+            found.append(f"a damaged database was set aside in {self.path.parent}: {names}")
+        return found
+
+    def _look_for_the_file(self) -> None:
+        try:
+            is_there = self.path.stat().st_ino == self._file
+        except OSError:
+            is_there = False
+        if not is_there:
+            self._begin_anew("it was deleted or replaced")
+
+    def _begin_anew(self, why: str) -> None:
+        """Another file, into which everybody writes again what is known in memory."""
+        if not self._no_file_said:
+            log.error("the database %s is of no use any more (%s); a new one begins",
+                      self.path, why)  # fmt: skip
+        try:
+            self._db.close()
+            if self.path.exists() and self.path.stat().st_ino == self._file:
+                set_aside(self.path, why)
+            self._db = open_database(self.path)
+            self._file = self.path.stat().st_ino
+        except (ConfigError, OSError, sqlite3.Error) as error:
+            if not self._no_file_said:
+                log.error("%s; what is new waits in memory", error)
+            self._no_file_said = self._failing = True
+            self._file = -1
+            self._db = sqlite3.connect(":memory:")
+            return
+        self._no_file_said = False
+        self._begun_anew()
+
+    # --- how much is kept -------------------------------------------------------------------
+
+    @property
+    def is_purging(self) -> bool:
+        """Whether steps of runs that were forgotten are still there."""
+        return bool(self._purging)
+
+    def num_bytes(self) -> int:
+        """What the database holds [B], without the room that is free in it."""
+        try:
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        except sqlite3.Error:
+            return 0
+        return (int(pages) - int(free)) * int(size)
+
+    def heard(self) -> dict[str, float]:
+        """When each run was heard of last: wall clock [s since the epoch]."""
+        try:
+            return dict(self._db.execute("SELECT run, coalesce(heard, started) FROM runs"))
+        except sqlite3.Error:
+            return {}
+
+    def shorten(self, run: str) -> None:
+        """Drop the oldest few thousand steps of a run that goes on."""
+        oldest = "SELECT step FROM steps WHERE run = ? ORDER BY step LIMIT ?"
+        self._do(
+            f"DELETE FROM steps WHERE run = ? AND step IN ({oldest})", (run, run, _PURGED_AT_ONCE)
+        )
 
     # --- reading --------------------------------------------------------------------------
 
     def runs(self, limit: int = 200) -> list[tuple[wire.Hello, str, dict[str, Any] | None]]:
         """(hello, state, saved state), newest first."""
         self.commit()
-        rows = self._db.execute(
-            "SELECT run, hello, state, saved FROM runs ORDER BY started DESC LIMIT ?", (limit,)
-        )
+        query = "SELECT run, hello, state, saved FROM runs ORDER BY started DESC LIMIT ?"
+        try:
+            rows = self._db.execute(query, (limit,)).fetchall()
+        except sqlite3.DatabaseError as error:  # a large file, which was not checked to its end
+            if not is_damage(error):
+                raise
+            self._begin_anew(str(error))
+            rows = []
         found = []
         for run, hello, state, saved in rows:
             with _reported(f"run {run}"):
@@ -234,11 +346,15 @@ class Store:
 
     def steps_after(self, run: str, step: int) -> Iterator[StoredStep]:
         """The steps after ``step``, in order."""
+        return self.steps_between(run, step + 1, (1 << 62))
+
+    def steps_between(self, run: str, first: int, last: int) -> Iterator[StoredStep]:
+        """The steps from ``first`` to ``last``, both included, in order."""
         self.commit()
         rows = self._db.execute(
-            "SELECT step, applied, time_s, metrics FROM steps WHERE run = ? AND step > ? "
-            "ORDER BY step",
-            (run, step),
+            "SELECT step, applied, time_s, metrics FROM steps WHERE run = ? AND step BETWEEN ? "
+            "AND ? ORDER BY step",
+            (run, first, last),
         )
         for number, applied, time_s, metrics in rows:
             values: dict[str, float] = {}
@@ -269,6 +385,21 @@ class Store:
                 "SELECT status, step, result FROM commands WHERE command = ?", (command,)
             ).fetchone()
         return Answer(*row) if row else None
+
+    def commands_of(self, prefix: str, limit: int) -> list[tuple[wire.Command, Answer]]:
+        """The newest of those whose ids begin so, oldest first."""
+        rows = self._db.execute(
+            "SELECT command, body, status, step, result FROM commands "
+            "WHERE substr(command, 1, ?) = ? ORDER BY issued DESC LIMIT ?",
+            (len(prefix), prefix, limit),
+        ).fetchall()
+        found = []
+        for name, body, *answer in reversed(rows):
+            with _reported(f"command {name}"):
+                message = wire.decode_from_agent(body)
+                if isinstance(message, wire.Command):
+                    found.append((message, Answer(*answer)))
+        return found
 
     def pending_commands(self, run: str) -> list[tuple[wire.Command, str]]:
         """(command, incident) of those a run has not answered, oldest first."""

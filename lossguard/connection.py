@@ -98,6 +98,11 @@ class Connection:
         socket.connect(self.endpoint)
         return socket
 
+    @property
+    def is_open(self) -> bool:
+        """Whether both sides of a connection to another host have proven who they are."""
+        return self._last == zmq.Event.HANDSHAKE_SUCCEEDED
+
     def look(self) -> None:
         """Take in what has become of the connection, and make it anew where only that helps."""
         monitor = self._monitor

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from lossguard.probes.last_resort import contained
 from lossguard.probes.loop import Loop
 from lossguard.probes.parameters import optimizer_parameters
 
@@ -27,5 +28,5 @@ def adopt_optimizers_of(loop: Loop) -> None:
             refused.append(weakref.ref(optimizer, refused.remove))
 
     outside = getattr(torch, "_disable_dynamo", torch.compiler.disable)
-    handle = register_optimizer_step_pre_hook(outside(before_step))
+    handle = register_optimizer_step_pre_hook(outside(contained(before_step)))
     loop.at_end(handle.remove)

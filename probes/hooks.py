@@ -10,6 +10,9 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from lossguard.failpoints import IS_SET, reach
+from lossguard.probes.last_resort import complain
+
 Function = Callable[..., None]
 
 
@@ -24,7 +27,12 @@ class Hook:
         self._function = function
 
     def __call__(self, *args: Any) -> None:
-        self._function(*args)
+        try:
+            self._function(*args)
+            if IS_SET:
+                reach("entry.forward_hook")
+        except Exception as error:
+            complain(self._function, error)
 
     def forget(self) -> None:
         """Do nothing from now on, whatever the arguments: torch may be about to call it still."""

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim import Optimizer
 
+from lossguard.probes.last_resort import contained
+
 Hook: TypeAlias = Callable[[Any, Any, Any], Any]
 
 
@@ -63,8 +65,8 @@ class Members:
     def _hook(self, optimizer: Optimizer) -> None:
         # A script may compile `optimizer.step()`: the hooks run around its graph, not inside.
         handles = [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before)),
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after)),
+            optimizer.register_step_pre_hook(torch.compiler.disable(contained(self._before))),
+            optimizer.register_step_post_hook(torch.compiler.disable(contained(self._after))),
         ]
         self._handles[id(optimizer)] = handles
         # What a veto holds back is given back before anybody else looks at it.

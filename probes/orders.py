@@ -23,7 +23,8 @@ class Orders:
     """Executes commands by a closed table of handlers.
 
     A command id that was carried out before is answered again and not repeated; one that comes
-    too late, or for an action this loop does not know, is answered ``failed``.
+    too late, or for an action this loop does not know, is answered ``failed``. So is one that is
+    older than the oldest answer that is remembered: it may have been carried out.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class Orders:
         self._handlers = handlers
         self._say = say
         self._answers: OrderedDict[str, wire.Ack] = OrderedDict()
+        self._numbers: dict[str, int] = {}
+        self._forgotten = 0
+        """The highest number of a command whose answer is no longer remembered."""
 
     def answered_before(self, command: wire.Command) -> bool:
         """Say the same again, where it was carried out before; else False."""
@@ -71,6 +75,8 @@ class Orders:
     def _carry_out(self, command: wire.Command, step: int) -> Result:
         if not _ID.match(command.command):
             raise OrderFailed(f"not a command id: {command.command[:80]!r}")
+        if 0 < command.number <= self._forgotten:
+            raise OrderFailed("too old: it may have been carried out before")
         if step > command.expires_step:
             raise OrderFailed(f"too late: step {step} is past {command.expires_step}")
         handler = self._handlers.get(command.action)
@@ -89,8 +95,10 @@ class Orders:
             result=result,
         )
         self._answers[command.command] = answer
+        self._numbers[command.command] = command.number
         while len(self._answers) > _REMEMBERED:
-            self._answers.popitem(last=False)
+            oldest, _ = self._answers.popitem(last=False)
+            self._forgotten = max(self._forgotten, self._numbers.pop(oldest))
         self._say(answer)
 
 

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from lossguard.failpoints import IS_SET, reach
+
 log = logging.getLogger("lossguard")
 log.addHandler(logging.NullHandler())
 
@@ -35,6 +37,8 @@ class Shield:
         if part in self._off:
             return None
         try:
+            if IS_SET:
+                reach(f"probe.{part}")
             return function(*args)
         except Exception as error:
             self.switch_off(part, error)
@@ -46,6 +50,8 @@ class Shield:
             return None
         begun = _clock()
         try:
+            if IS_SET:
+                reach(f"probe.{part}")
             return function(*args)
         except Exception as error:
             self.switch_off(part, error)
@@ -57,6 +63,8 @@ class Shield:
         """``function(*args)`` even when the part is off: for what cleans up after it."""
         try:
             function(*args)
+            if IS_SET:
+                reach(f"probe.{part}")
         except Exception as error:
             self.switch_off(part, error)
 

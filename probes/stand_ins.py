@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lossguard.probes.clipping import Found, noting
 from lossguard.probes.hooks import drop_copies
+from lossguard.probes.last_resort import tell
 from lossguard.probes.listener import Listener, LossCall, heard_by
 from lossguard.probes.patching import Make
 
@@ -34,12 +35,12 @@ def backward(original: Any) -> Any:
             while fresh := [one for one in heard_by() if one not in told]:
                 told += fresh  # somebody may begin to listen now
                 for listener in fresh:
-                    listener.before_backward(tensors)
+                    tell(listener.before_backward, tensors)
             result = original(tensors, *args, **kwargs)
         finally:
             here.inside = False
         for listener in reversed(told):
-            listener.after_backward()
+            tell(listener.after_backward)
         return result
 
     return listening
@@ -49,7 +50,9 @@ def average(original: Any) -> Any:
     """``AveragedModel.update_parameters``: passed over where the update before it was dropped."""
 
     def listening(averaged: Any, model: Any) -> Any:
-        passed_over = [listener.passes_over_average(averaged, model) for listener in heard_by()]
+        passed_over = [
+            tell(listener.passes_over_average, averaged, model) for listener in heard_by()
+        ]
         return None if any(passed_over) else original(averaged, model)
 
     return listening
@@ -68,7 +71,7 @@ def total_norm(last: threading.local) -> Make:
             found: Found = []
             total = twin(found, *args, **kwargs)
             for listener in heard_by():
-                listener.after_norms(found)
+                tell(listener.after_norms, found)
             return total
 
         return listening
@@ -87,7 +90,7 @@ def clip(last: threading.local | None) -> Make:
             if last is not None and last.__dict__.pop("norm_type", 2.0) == 2.0:
                 bound = args[0] if args else kwargs.get("max_norm")
             for listener in heard_by():
-                listener.before_clip(parameters, bound)
+                tell(listener.before_clip, parameters, bound)
             return original(parameters, *args, **kwargs)
 
         return listening
@@ -101,7 +104,7 @@ def scale(original: Any) -> Any:
     def listening(self: Any, outputs: Any) -> Any:
         scaled = original(self, outputs)
         for listener in heard_by():
-            listener.on_scale(self, outputs, scaled)
+            tell(listener.on_scale, self, outputs, scaled)
         return scaled
 
     return listening
@@ -112,10 +115,10 @@ def scaler_step(original: Any) -> Any:
 
     def listening(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         for listener in heard_by():
-            listener.before_scaler_step(self, optimizer)
+            tell(listener.before_scaler_step, self, optimizer)
         result = original(self, optimizer, *args, **kwargs)
         for listener in heard_by():  # asked again: one may have begun meanwhile
-            listener.after_scaler_step(self, optimizer)
+            tell(listener.after_scaler_step, self, optimizer)
         return result
 
     return listening
@@ -135,7 +138,7 @@ def loss(name: str) -> Make:
             ):
                 call = LossCall(name, signature, args, kwargs, result)
                 for listener in heard_by():
-                    listener.on_loss(call)
+                    tell(listener.on_loss, call)
             return result
 
         return listening
@@ -153,7 +156,7 @@ def next_batch(original: Any) -> Any:
         finally:
             seconds = time.perf_counter() - begun
             for listener in heard_by():
-                listener.after_wait(seconds)
+                tell(listener.after_wait, seconds)
 
     return listening
 
@@ -165,7 +168,7 @@ def save(original: Any) -> Any:
     def listening(*args: Any, **kwargs: Any) -> Any:
         result = without_hooks(*args, **kwargs)
         for listener in heard_by():
-            listener.after_save()
+            tell(listener.after_save)
         return result
 
     return listening
@@ -188,11 +191,11 @@ def unhooked(original: Any) -> Any:
     def listening(*args: Any, **kwargs: Any) -> Any:
         listeners = heard_by()
         for listener in listeners:
-            listener.before_reading_modules()
+            tell(listener.before_reading_modules)
         try:
             return original(*args, **kwargs)
         finally:
             for listener in listeners:
-                listener.after_reading_modules()
+                tell(listener.after_reading_modules)
 
     return listening

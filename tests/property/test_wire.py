@@ -10,37 +10,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossguard.agent import feed
-from lossguard.agent.intake import check
+from lossguard.agent.intake import MOST_RANKS, check
 from lossguard.probes import wire
 
 TEXT = st.text(max_size=30)
 COUNT = st.integers(0, 2**53 - 1)
+RANK = st.integers(0, MOST_RANKS - 1)
+WORLD = st.integers(1, MOST_RANKS)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 NUMBERS = st.dictionaries(TEXT, st.one_of(NUMBER, st.integers(-(2**53), 2**53), TEXT), max_size=4)
 RUN = st.from_regex(r"[A-Za-z0-9._-]{1,120}", fullmatch=True)
 
 FROM_PROBE = st.one_of(
     st.builds(
-        wire.Hello, run=RUN, protocol=COUNT, name=TEXT, rank=COUNT, world_size=COUNT, pid=COUNT,
+        wire.Hello, run=RUN, protocol=COUNT, name=TEXT, rank=RANK, world_size=WORLD, pid=COUNT,
         host=TEXT, started_s=NUMBER, policy=TEXT, script=st.lists(TEXT, max_size=3),
         versions=st.dictionaries(TEXT, TEXT, max_size=3),
     ),
     st.builds(
-        wire.Layout, run=RUN, rank=COUNT, layout=COUNT, names=st.lists(TEXT, max_size=5)
+        wire.Layout, run=RUN, rank=RANK, layout=COUNT, names=st.lists(TEXT, max_size=5)
     ),
     st.builds(
-        wire.Heartbeat, run=RUN, rank=COUNT, step=COUNT, applied=COUNT, dropped=COUNT,
+        wire.Heartbeat, run=RUN, rank=RANK, step=COUNT, applied=COUNT, dropped=COUNT,
         time_s=NUMBER,
     ),
     st.builds(
-        wire.Event, run=RUN, rank=COUNT, step=COUNT, kind=TEXT, message=TEXT, data=NUMBERS
+        wire.Event, run=RUN, rank=RANK, step=COUNT, kind=TEXT, message=TEXT, data=NUMBERS
     ),
     st.builds(
-        wire.Ack, run=RUN, rank=COUNT, command=TEXT, status=st.sampled_from(["done", "failed"]),
+        wire.Ack, run=RUN, rank=RANK, command=TEXT, status=st.sampled_from(["done", "failed"]),
         step=COUNT, result=NUMBERS,
     ),
     st.builds(
-        wire.Bye, run=RUN, rank=COUNT, step=COUNT, error=TEXT,
+        wire.Bye, run=RUN, rank=RANK, step=COUNT, error=TEXT,
         reason=st.sampled_from(["finished", "exception", "closed", "stopped"]),
     ),
 )  # fmt: skip
