@@ -269,14 +269,16 @@ def show(
 @app.command()
 def send(
     run: Annotated[str, typer.Argument(help="A run: its id, the start of it, or a name.")],
-    action: Annotated[str, typer.Argument(help="skip, rollback, lower_lr, checkpoint, stop ...")],
+    action: Annotated[
+        str, typer.Argument(help="skip, rollback, lower_lr, checkpoint, stop, ack, mute ...")
+    ],
     arg: Annotated[
         Optional[list[str]], typer.Option(help="key=value, say factor=0.1; may be repeated.")  # noqa: UP045
     ] = None,
     wait_s: Annotated[float, typer.Option("--wait", help="Wait this long for it [s].")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Operate a run by hand: skip, roll back, lower the learning rate, checkpoint, stop."""
+    """Operate a run by hand: skip, roll back, lower the rate, checkpoint, stop, ack, mute."""
     from lossguard.agent.operating import send_command
 
     result = send_command(run, action, arg or [], wait_s)

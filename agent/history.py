@@ -68,6 +68,26 @@ class MetricHistory:
             self._steps[:merged] = starts[first]
             self._used = merged
 
+    @property
+    def width(self) -> int:
+        """Of a bucket [steps]."""
+        return self._width
+
+    def spark(self, cells: int) -> bytes:
+        """Lowest and highest value of each of at most ``cells`` stretches: pairs of float32."""
+        used = self._used
+        if not used:
+            return b""
+        first = np.unique(np.linspace(0, used, min(cells, used), endpoint=False).astype(int))
+        pairs = np.stack(
+            (
+                np.fmin.reduceat(self._low[:used], first),
+                np.fmax.reduceat(self._high[:used], first),
+            ),
+            axis=1,
+        )
+        return pairs.astype("<f4").tobytes()
+
     def series(self, metric: str) -> Series:
         """As viewers get it."""
         used = slice(0, self._used)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lossguard.agent.feed import ActionLine, IncidentLine
@@ -71,6 +71,24 @@ class Incident:
     """Resolve at this step if nothing more is found."""
     sealed: bool = False
     """Of a process before this one: its steps are other steps."""
+    acked_s: float = 0.0
+    """When somebody acknowledged it, by the wall clock [s]; 0: nobody has."""
+    mutes: Mapping[str, float] = field(default_factory=dict)
+    """The symptoms that are muted in its run, all incidents of the run look at the same."""
+
+    @property
+    def number(self) -> str:
+        """What tells it from others of its run."""
+        return self.id.rpartition(".")[2]
+
+    @property
+    def is_muted(self) -> bool:
+        return str(self.lead.symptom) in self.mutes
+
+    @property
+    def calls_nobody(self) -> bool:
+        """Whether a person has said that nobody is to be told of it again."""
+        return bool(self.acked_s) or self.is_muted
 
     @property
     def lead(self) -> Finding:
@@ -148,6 +166,8 @@ class Incident:
             where=lead.where,
             evidence=dict(lead.evidence),
             opened=self.opened_s,
+            acked=self.acked_s,
+            muted=self.is_muted,
         )
 
     def kept(self) -> KeptIncident:
@@ -170,6 +190,8 @@ class Incidents:
         self._clock = wall_clock
         self._all: list[Incident] = []
         self.count = 0
+        self.mutes: dict[str, float] = {}
+        """Symptoms that call nobody, and until when, by the wall clock [s]."""
 
     @property
     def all(self) -> list[Incident]:
@@ -241,7 +263,7 @@ class Incidents:
 
     def _new(self) -> Incident:
         self.count += 1
-        incident = Incident(f"{self._run}.{self.count}", self._run, self._clock())
+        incident = Incident(f"{self._run}.{self.count}", self._run, self._clock(), mutes=self.mutes)
         self._all.append(incident)
         self._forget_old()
         return incident
@@ -256,6 +278,13 @@ class Incidents:
         for incident in self.open:
             _end_all(incident, None, step)
         return self.open
+
+    def end_mutes(self, now_s: float) -> bool:
+        """Lift those whose time is over, by the wall clock [s]; whether there were any."""
+        over = [symptom for symptom, until_s in self.mutes.items() if until_s <= now_s]
+        for symptom in over:
+            del self.mutes[symptom]
+        return bool(over)
 
     def lose_sight(self, symptom: Symptom, step: int) -> None:
         """Nobody will tell the end of what was found of this symptom: quiet has to do."""
@@ -285,7 +314,14 @@ class Incidents:
     def restore(self, kept: list[KeptIncident]) -> None:
         """Take up incidents written before a restart, oldest first."""
         for line in kept:
-            incident = Incident(line.id, line.run, line.opened, actions=list(line.actions))
+            incident = Incident(
+                line.id,
+                line.run,
+                line.opened,
+                actions=list(line.actions),
+                acked_s=line.acked,
+                mutes=self.mutes,
+            )
             for finding in line.findings or [_finding_of(line)]:
                 incident.add(finding)
             incident.resolved_step = line.end_step if line.state == "resolved" else None

@@ -54,6 +54,12 @@ def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
     _say(table(head, [_run_row(run) for run in runs]))
 
 
+def print_troubles(troubles: Sequence[str]) -> None:
+    """What is wrong with the agent's own state; not part of what a script reads."""
+    for words in troubles:
+        sys.stderr.write(f"lossguard: {words}\n")
+
+
 def _run_row(run: RunSummary) -> tuple[object, ...]:
     loss, norm = run.last.get("loss"), run.last.get("grad_norm")
     return (

@@ -7,15 +7,19 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
+from lossguard.agent import attention
 from lossguard.agent.attending import Attendant, is_stuck
 from lossguard.agent.commands import Commands, Outstanding, name_of
 from lossguard.agent.feed import CommandResult, RunState
 from lossguard.agent.incidents import Incident
 from lossguard.agent.ladder import Order
 from lossguard.agent.pace import Pace
+from lossguard.agent.policy_settings import detectors_for
+from lossguard.agent.rank_strips import RankStrips
 from lossguard.agent.ranks import Rank
 from lossguard.agent.ranks_joined import RanksJoined
 from lossguard.agent.reviving import fresh_run, replay, revived
@@ -23,6 +27,7 @@ from lossguard.agent.run import Outcome
 from lossguard.agent.stops import failed
 from lossguard.agent.store import Store
 from lossguard.detectors import Observation
+from lossguard.failpoints import reach
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -57,6 +62,11 @@ class LiveRun:
         self._saved_version = 0
         self.pace = Pace()
         self._departed_dropped = 0
+        self._is_restored = False
+        """How far other ranks than the first had come is not kept."""
+        self.hear: Callable[[LiveRun, Incident], None] = _nobody
+        """Told of every incident that changes, after the store."""
+        self.rank_strips = RankStrips()
         self._attendant = Attendant(
             hello.run, store.path.parent / "incidents", self.run.policy.hang
         )
@@ -87,8 +97,12 @@ class LiveRun:
         else:
             if hello.rank == 0 and _is_another_process(self.hello, hello):
                 self._begin_again(hello)
-            self.ranks[hello.rank] = Rank(identity, hello, now)
+            self.ranks[hello.rank] = Rank(
+                identity, hello, now, is_known_from_start=not self._is_restored
+            )
         self._attendant.stops.join(hello, now)
+        if self.run.is_at_rest:
+            self.run.wake(detectors_for(self.run.policy))
         if hello.rank == 0:
             self.hello, self._farewell = hello, None
         self.state = "running"
@@ -99,6 +113,7 @@ class LiveRun:
     def _begin_again(self, hello: wire.Hello) -> None:
         """Another process under the same id: its steps begin at the first again."""
         before = self.run
+        self._is_restored = False
         self._commands.give_up(before.step, "the process was replaced by another one")
         self._keep(before.end())
         self.run = fresh_run(hello)
@@ -124,7 +139,7 @@ class LiveRun:
             return False
         observation = placement.place(header, payload)
         rank.count(header.sequence)
-        rank.last = observation.values
+        rank.last, rank.step = observation.values, observation.step
         self._sign_of_life(rank, now)
         self._judge(self._joined.take(header.rank, placement, observation, now))
         return True
@@ -147,6 +162,7 @@ class LiveRun:
             dict(observation.values),
         )
         self._attendant.note(observation)
+        self.rank_strips.note(observation)
         self._act(self.run.observe(observation))
 
     def _act(self, outcome: Outcome) -> None:
@@ -171,6 +187,15 @@ class LiveRun:
         now = time.monotonic()
         self._commands.give(command, action, args, incident=incident, step=self.run.step, now=now)
 
+    def attend(self, command: str, action: wire.Action, args: attention.Args) -> None:
+        """What a person says about incidents: noted at once, here. Raises ValueError."""
+        words, changed = attention.note(self.run.incidents, action, args, time.time())
+        self._commands.noted(command, action, dict(args), words, self.run.step)
+        self.run.tell(action, self.run.step, words)
+        self._keep(changed)
+        self.version += 1
+        self.save(time.monotonic(), force=True)
+
     def answered(self, ack: wire.Ack) -> None:
         """A command was carried out, or not."""
         ack = self._attendant.without_stacks(ack)
@@ -185,13 +210,25 @@ class LiveRun:
         self._keep(changed)
         self._send_limits()
         self.version += 1
+        reach("live.answer_taken")
         # In one transaction with the answer: a new agent must not judge again what was undone.
         self.save(time.monotonic(), force=True)
 
     def _keep(self, incidents: list[Incident]) -> None:
         for incident in incidents:
             self._store.put_incident(incident.kept())
-            self._attendant.keep(incident, self.hello)
+            reach("live.incident_put")
+            self.hear(self, incident)
+            if self._attendant.keep(incident, self.hello):
+                self._ask_for_evidence(incident)
+
+    def _ask_for_evidence(self, incident: Incident) -> None:
+        """What only the ranks have: batches and random states of the steps it is about."""
+        line = incident.line()
+        steps = [line.onset_step, line.detected_step]
+        order = wire.Keep(run=self.hello.run, incident=incident.id, steps=steps)
+        for rank in self.ranks.values():
+            self._send(rank.identity, order)
 
     def _is_stuck(self, incident: str) -> bool:
         found = self.run.incidents.find(incident)
@@ -214,6 +251,9 @@ class LiveRun:
                     order = Order("dump_stacks", incident.id, {})
                     self.command(name_of(order, self.run.step), order.action, {}, incident.id)
             self.version += 1
+        for words in self._attendant.stops.take_words():
+            self.run.tell("debugger", self.run.step, words)
+            self.version += 1
         for done in self._attendant.tick(now):
             self._did(done.incident, done.action, done.result)
 
@@ -222,7 +262,7 @@ class LiveRun:
         rank = self.ranks.get(beat.rank)
         if rank is None:
             return False
-        rank.said_dropped = beat.dropped
+        rank.said_dropped, rank.beat = beat.dropped, beat
         self._attendant.stops.hear(beat, now)
         self._sign_of_life(rank, now)
         return True
@@ -248,6 +288,7 @@ class LiveRun:
         known = self.ranks.pop(bye.rank, None)
         if known is None:
             return
+        known.part(bye.step)
         self._departed_dropped += known.dropped
         self._attendant.stops.leave(bye.rank)
         if (finding := failed(bye, self.hello.world_size)) is not None:
@@ -255,6 +296,7 @@ class LiveRun:
             self._act(outcome)
             for incident in outcome.incidents:
                 self._attendant.keep_error(incident, bye.error)
+                self._attendant.evidence.take_last(incident.id)
         self._joined.leave(bye.rank)
         for waiting, answer in self._commands.without(bye.rank):
             self._take_answer(waiting, answer)
@@ -286,12 +328,16 @@ class LiveRun:
         self._attendant.close()
         self.save(time.monotonic(), force=True)
         self._store.end_run(self.hello.run, state)
+        if state != "died":  # one that is believed dead may speak again
+            self.run.rest()
         self.version += 1
 
     # --- by the clock ---------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """A few times a second: who is silent, who is gone, what to repeat."""
+        if self.run.incidents.end_mutes(time.time()):
+            self.version += 1
         if self.is_over:
             return
         self._look_for_stops(now)
@@ -319,8 +365,19 @@ class LiveRun:
         saved["sequence"] = first.sequence if first else 0
         saved["dropped"] = self.dropped
         self._store.save_run(self.hello.run, saved)
+        reach("live.saved")
         self._store.prune(self.hello.run, self.run.step)
         return True
+
+    def write_again(self) -> None:
+        """All that is known here goes into a database that is new."""
+        self._store.add_run(self.hello)
+        for incident in self.run.incidents.all:
+            self._store.put_incident(incident.kept())
+        self._commands.write_again()
+        if self.is_over:
+            self._store.end_run(self.hello.run, self.state)
+        self.save(time.monotonic(), force=True)
 
     def _send_command(self, rank: int, command: wire.Command) -> bool:
         known = self.ranks.get(rank)
@@ -348,11 +405,14 @@ class LiveRun:
 
     def restore(self, state: str, saved: dict[str, object] | None, now: float) -> None:
         """Take up what the store knows of this run. Without word from it, it is silent."""
+        self._is_restored = True
         self.run = revived(self.hello, self._store, saved)
         self.state = msgspec.convert(state, RunState)
         known = saved or {}
         self._departed_dropped = _count(known.get("dropped"))
         if self.is_over:
+            if self.state != "died":
+                self.run.rest()
             return
         self._commands.restore()
         replayed = replay(self.run, self._store, -1 if saved is None else self.run.step)
@@ -361,9 +421,14 @@ class LiveRun:
         rank = self.ranks[self.hello.rank] = Rank(b"", self.hello, now)
         self._attendant.stops.join(self.hello, now)
         rank.sequence = _count(known.get("sequence")) + replayed
+        rank.step = self.run.step
         self.state = "silent"
 
     # --- to viewers -----------------------------------------------------------------------
+
+    def folder_of(self, incident: str) -> Path:
+        """Where the evidence of an incident lies."""
+        return self._attendant.evidence.folder_of(incident)
 
     def result_of(self, command: str) -> CommandResult | None:
         """How far a command has come; None for one that was never given."""
@@ -371,6 +436,10 @@ class LiveRun:
         if answer is None:
             return None
         return msgspec.convert({"command": command, **answer._asdict()}, CommandResult)
+
+
+def _nobody(live: LiveRun, incident: Incident) -> None:
+    """Hears of incidents where nobody else does."""
 
 
 def _count(saved: object) -> int:

@@ -20,12 +20,18 @@ class Rank:
     heard_s: float
     placements: dict[int, Placement] = field(default_factory=dict)
     """By number of their layout: a run alternates between two, and new names make new ones."""
+    is_known_from_start: bool = True
+    """Whether what came before its first step that arrives is missing."""
     sequence: int = 0
     """Of the newest step that arrived."""
     lost: int = 0
     """Steps that were measured and never arrived: gaps in the sequence."""
     last: Mapping[str, float] = field(default_factory=dict)
     """What it measured at its newest step, not put together with the others."""
+    step: int = 0
+    """Of that step."""
+    beat: wire.Heartbeat | None = None
+    """The newest, and so where it is and which snapshots it holds."""
     said_dropped: int = 0
     """Steps its probe says it dropped."""
 
@@ -46,9 +52,15 @@ class Rank:
 
     def count(self, sequence: int) -> None:
         """Note that a step arrived."""
-        if self.sequence and sequence > self.sequence + 1:
+        known = self.sequence or self.is_known_from_start
+        if known and sequence > self.sequence + 1:
             self.lost += sequence - self.sequence - 1
         self.sequence = max(self.sequence, sequence)
+
+    def part(self, step: int) -> None:
+        """It ended after ``step``: what is missing up to there was measured and never arrived."""
+        if self.step or self.is_known_from_start:
+            self.lost += max(0, step - self.step)
 
     @property
     def dropped(self) -> int:

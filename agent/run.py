@@ -23,6 +23,7 @@ from lossguard.agent.feed import EventLine
 from lossguard.agent.history import MetricHistory
 from lossguard.agent.incidents import Incident, Incidents
 from lossguard.agent.intake import shortened, words_of
+from lossguard.agent.layer_history import LayerHistory
 from lossguard.agent.policy import Advice, Judge, Order, Policy
 from lossguard.agent.skip_storm import SkipStorm
 from lossguard.agent.validation import ValidationWatch
@@ -73,6 +74,9 @@ class Run:
         self._clock = wall_clock
         self.incidents = Incidents(run, wall_clock)
         self.histories: dict[str, MetricHistory] = {}
+        self.bounds: dict[str, MetricHistory] = {}
+        """Of each metric that has a bound, what it was."""
+        self.layers = LayerHistory()
         self.events: deque[EventLine] = deque(maxlen=_MAX_EVENTS)
         self.last: dict[str, float] = {}
         self.limits: dict[str, float] = {}
@@ -159,6 +163,7 @@ class Run:
                 history = self.histories[name] = MetricHistory()
             history.add(observation.step, value)
             self.last[name] = value
+        self.layers.note(observation)
 
     def _ask_detectors(self, observation: Observation) -> list[Finding]:
         findings = []
@@ -228,6 +233,8 @@ class Run:
             fresh["loss"] = min(between, fresh.get("loss", math.inf))
         changed = fresh != self.limits
         self.limits = fresh
+        for metric, bound in fresh.items() if changed else ():
+            self.bounds.setdefault(metric, MetricHistory()).add(self.step, bound)
         return changed
 
     def _widen(self) -> float:
@@ -316,6 +323,19 @@ class Run:
         """The run is over: what has been quiet is resolved; the incidents this changed."""
         return self.incidents.settle(self.step, at_once=True)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is judged any more."""
+        return not self._detectors
+
+    def rest(self) -> None:
+        """No more observations come: the detectors, which are most of what a run takes, go."""
+        self._detectors = []
+
+    def wake(self, detectors: Sequence[Detector]) -> None:
+        """They come all the same, and are judged afresh."""
+        self._detectors = list(detectors)
+
     # --- a restart of the agent -----------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -337,6 +357,9 @@ class Run:
             "storm": self._storm.state(),
             "detectors": detectors,
             "histories": {name: h.state() for name, h in self.histories.items()},
+            "bounds": {name: h.state() for name, h in self.bounds.items()},
+            "layers": self.layers.state(),
+            "mutes": self.incidents.mutes,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -356,6 +379,13 @@ class Run:
         for name, history in state["histories"].items():
             self.histories[name] = MetricHistory()
             self.histories[name].restore(history)
+        for name, history in state.get("bounds", {}).items():
+            self.bounds[name] = MetricHistory()
+            self.bounds[name].restore(history)
+        self.layers.restore(state.get("layers", {}))
+        self.incidents.mutes.update(state.get("mutes", {}))
+        if not state["detectors"]:
+            self.rest()
         for i, detector in enumerate(self._detectors):
             try:
                 detector.restore(state["detectors"][str(detector.symptom)])

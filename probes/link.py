@@ -16,8 +16,12 @@ from collections.abc import Callable
 
 import zmq
 
+from lossguard.connection import Connection
+from lossguard.errors import ConfigError
+from lossguard.failpoints import reach
 from lossguard.home import Home
 from lossguard.probes import wire
+from lossguard.probes.absence import Absence
 from lossguard.probes.flight_recorder import collectives
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
@@ -34,6 +38,8 @@ _SILENCE_S = 3.0
 _RESTART_S = 5.0
 _MAX_ORDERS = 1024
 _FAREWELL_S = 1.0
+_LINGER_S = 1.4
+"""From the beginning of the end until what an agent that is behind has not taken is dropped [s]."""
 _TELL_EVERY_S = 5.0
 _FUSE_STEPS = 64
 """So many vetoes in a row by bounds alone, and the bounds are lifted for a while."""
@@ -59,12 +65,16 @@ class Link:
         start_agents: bool = True,
         often: Callable[[], None] = lambda: None,
         stands: Callable[[], tuple[int, Place]] = lambda: (0, Place("", "")),
+        holds: Callable[[], list[wire.Held]] = list,
+        keep: Callable[[wire.Keep], None] = lambda order: None,
     ) -> None:
         self._home = home
         self._stands = stands
+        self._holds = holds
+        self._keep = keep
         self._hello = hello
         self._outbox = outbox
-        self._start_agents = start_agents
+        self._start_agents = start_agents and not home.remote
         self._often = often
         self.step = 0
         self.limits: wire.Limits | None = None
@@ -76,9 +86,12 @@ class Link:
         self._layouts_sent: set[int] = set()
         self._heard_s = 0.0
         self._connected = False
+        self._absence = Absence(acts=hello.policy == "guard")
         self._refused = False
         self._heard_nonsense = False
+        self._said_trouble = False
         self._tried_s = float("-inf")
+        self._parting_s = float("-inf")
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lossguard-link", daemon=True)
@@ -115,36 +128,42 @@ class Link:
     def _run(self) -> None:
         try:
             context = zmq.Context()
-            socket = self._open(context)
             try:
-                self._loop(socket)
+                connection = self._connect(context)
+                try:
+                    self._loop(connection)
+                finally:
+                    left_s = max(0.3, self._parting_s + _LINGER_S - time.monotonic())
+                    connection.close(linger=int(left_s * 1000))
             finally:
-                socket.close(linger=300)
                 context.term()
+        except ConfigError as error:
+            log.error("%s; training goes on, unwatched", error)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             log.error("the link to the agent failed (%s); training goes on, unwatched", what)
 
-    def _open(self, context: zmq.Context[Socket]) -> Socket:
-        socket = context.socket(zmq.DEALER)
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.SNDHWM, 1000),
-            (zmq.RCVHWM, 1000),
-            (zmq.IMMEDIATE, 1),
-            (zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES),
-            (zmq.RECONNECT_IVL, 100),
-            (zmq.RECONNECT_IVL_MAX, 2000),
-        ):
-            socket.set(option, value)
-        socket.connect(self._home.probe_endpoint)
-        return socket
+    def _connect(self, context: zmq.Context[Socket]) -> Connection:
+        options = {
+            zmq.LINGER: 0,
+            zmq.SNDHWM: 1000,
+            zmq.RCVHWM: 1000,
+            zmq.IMMEDIATE: 1,
+            zmq.MAXMSGSIZE: wire.MAX_FRAME_BYTES,
+            zmq.RECONNECT_IVL: 100,
+            zmq.RECONNECT_IVL_MAX: 2000,
+        }
+        return Connection(context, self._home, "probes", options)
 
-    def _loop(self, socket: Socket) -> None:
+    def _loop(self, connection: Connection) -> None:
         beat_s = float("-inf")
         while not self._stop.is_set():
+            reach("link.loop")
             now = time.monotonic()
-            if now - beat_s >= (_HEARTBEAT_S if self._connected else _KNOCK_S):
+            self._look_at(connection)
+            socket = connection.socket
+            pause_s = _HEARTBEAT_S if self._connected else _KNOCK_S
+            if now - beat_s >= pause_s and not connection.is_refused:
                 beat_s = now
                 self._keep_in_touch(socket, now)
             self._often()
@@ -152,8 +171,15 @@ class Link:
             self._watch_vetoes(now)
             moved |= self._send_waiting(socket)
             if socket.poll(_BUSY_POLL_MS if moved else _IDLE_POLL_MS):
-                self._hear(socket)
-        self._part(socket)
+                self._hear(connection)
+        self._part(connection)
+
+    def _look_at(self, connection: Connection) -> None:
+        """Why no agent of another host is reached is said once, until one is."""
+        connection.look()
+        if connection.trouble and not self._said_trouble:
+            self._said_trouble = True
+            log.warning("%s; training goes on, unwatched", connection.trouble)
 
     def _watch_vetoes(self, now: float) -> None:
         """Every skip is loud; and bounds that nothing passes any more are wrong bounds."""
@@ -173,19 +199,22 @@ class Link:
             log.warning("%s", what)
             outbox.tell(self.step, "fuse", what)
 
-    def _part(self, socket: Socket) -> None:
+    def _part(self, connection: Connection) -> None:
         """Last chance for what is still queued, if an agent has ever been there."""
+        socket = connection.socket
+        self._parting_s = time.monotonic()
+        may_come = self._start_agents or (bool(self._home.remote) and not connection.trouble)
         self._outbox.collect(wait=True)
         deadline = time.monotonic() + _FAREWELL_S
         while time.monotonic() < deadline and (self._outbox.words or self._outbox.parcels):
-            if not self._connected and not self._start_agents:
+            if not self._connected and not may_come:
                 return
             if not self._connected:  # a very short run: nobody has been greeted yet
                 self._keep_in_touch(socket, time.monotonic())
             if not self._send_waiting(socket):
                 socket.poll(10)
             if socket.poll(0):
-                self._hear(socket)
+                self._hear(connection)
         if self._connected and self._outbox.farewell is not None:
             self._try_send(socket, self._outbox.farewell)
 
@@ -195,12 +224,14 @@ class Link:
         if self._connected and now - self._heard_s > _SILENCE_S:
             self._connected = False
             self.limits = None  # they follow the run no more: only what is not finite is vetoed
-            log.warning("no word from the lossguard agent; training goes on, unwatched")
+            self._absence.begins(self._heard_s, now)
         if not self._connected and self._start_agents and now - self._tried_s > _RESTART_S:
             self._tried_s = now
             if not agent_is_running(self._home):
                 start_agent(self._home)
         if not self._connected:
+            if not self._said_trouble:
+                self._absence.goes_on(now)
             self._try_send(socket, self._hello)
             return
         moves, place = self._stands()
@@ -216,6 +247,7 @@ class Link:
                 moves=moves,
                 phase=place.phase,
                 at=place.at,
+                snapshots=self._holds(),
             ),
         )
 
@@ -248,6 +280,7 @@ class Link:
         return sent
 
     def _send_step(self, socket: Socket, parcel: Parcel) -> bool:
+        reach("link.send")
         if parcel.layout.layout not in self._layouts_sent:
             if not self._try_send(socket, parcel.layout):
                 return False
@@ -258,10 +291,10 @@ class Link:
             return False
         return True
 
-    def _hear(self, socket: Socket) -> None:
+    def _hear(self, connection: Connection) -> None:
         for _ in range(64):
             try:
-                frame = socket.recv(zmq.NOBLOCK)
+                frame = connection.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
             try:
@@ -271,27 +304,47 @@ class Link:
                     self._heard_nonsense = True
                     log.warning("a message from the agent makes no sense (%s); ignored", error)
                 continue
+            reach("link.hear")
             if message.run == self._hello.run:
-                self._obey(socket, message)
+                self._obey(connection, message)
 
-    def _obey(self, socket: Socket, message: wire.FromAgent) -> None:
+    def _obey(self, connection: Connection, message: wire.FromAgent) -> None:
+        if isinstance(message, wire.Welcome) and message.protocol != wire.PROTOCOL:
+            why = (
+                f"it speaks protocol {message.protocol}, this probe {wire.PROTOCOL}: install the "
+                "same lossguard on both sides, or restart the agent"
+            )
+            message = wire.Refused(run=message.run, why=why)
+        if isinstance(message, wire.Refused):
+            self._take_refusal(connection, message)
+            return
         self._heard_s = time.monotonic()
         if not self._connected:
             self._connected = True
+            self._said_trouble = False
             self._layouts_sent.clear()
-            log.info("the lossguard agent is there")
+            if words := self._absence.ends(self._heard_s):
+                self._outbox.tell(self.step, "unwatched", words)
         if isinstance(message, wire.Limits):
             self.limits = message if self.step >= self._fuse_until else None
         elif isinstance(message, wire.Command) and message.action == "dump_stacks":
             self._dump_stacks(message)
         elif isinstance(message, wire.Command):
             self.orders.append(message)
+        elif isinstance(message, wire.Keep):
+            self._keep(message)
         elif isinstance(message, wire.Resend):
             self._layouts_sent.clear()
-            self._try_send(socket, self._hello)
-        elif isinstance(message, wire.Refused):
-            self._refused = True
-            self.limits = None
+            self._try_send(connection.socket, self._hello)
+
+    def _take_refusal(self, connection: Connection, message: wire.Refused) -> None:
+        self._refused = not message.ask_again
+        self._connected = False
+        self.limits = None
+        if message.ask_again:
+            connection.refused(message.why)
+        if not self._said_trouble:
+            self._said_trouble = True
             log.error("the agent refused this run: %s; training goes on, unwatched", message.why)
 
     def _dump_stacks(self, order: wire.Command) -> None:

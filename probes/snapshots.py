@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lossguard.probes import wire
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.learning_rate import rate_on_host
 from lossguard.probes.training_state import TrainingState, captured_bytes
@@ -27,6 +28,8 @@ class Snapshot:
     bytes: int
     learning_rates: tuple[float | None, ...]
     ready: Any = None
+    taken_s: float = 0.0
+    """By the monotonic clock [s]."""
 
 
 class SnapshotRing:
@@ -68,6 +71,10 @@ class SnapshotRing:
         """The steps there is a snapshot of, oldest first."""
         return [snapshot.step for snapshot in self._ring]
 
+    def held(self) -> list[wire.Held]:
+        """What is there, oldest first, to be told to people. From any thread."""
+        return [wire.Held(one.step, one.taken_s, one.bytes) for one in list(self._ring)]
+
     def is_due(self, step: int) -> bool:
         return step >= self._next_step
 
@@ -92,7 +99,7 @@ class SnapshotRing:
         size = captured_bytes(kept)
         self._require_fit(size)
         rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
-        return Snapshot(step, kept, size, rates, _copies_done())
+        return Snapshot(step, kept, size, rates, _copies_done(), time.monotonic())
 
     def reserve(self, size: int) -> None:
         """Leave ``size`` bytes of the budget to others. Raises MemoryError where that leaves less

@@ -11,6 +11,7 @@ from lossguard.errors import StopTraining
 from lossguard.home import Home
 from lossguard.probes import leaving, patches, wire
 from lossguard.probes.acting import Acting
+from lossguard.probes.bundle import Bundle
 from lossguard.probes.link import Link
 from lossguard.probes.listener import Listener
 from lossguard.probes.living import LOOPS, Reason
@@ -26,6 +27,8 @@ from lossguard.probes.whereabouts import Place, standing
 log = logging.getLogger("lossguard")
 
 _MAX_WAITING = 1024
+_EVIDENCE_S = 0.5
+"""What an incident has asked for at the very end is waited for so long [s]."""
 
 
 class Watch(Listener):
@@ -55,9 +58,12 @@ class Watch(Listener):
         self._outbox.fit(self._recorder.values_per_step)
         self._acting = Acting(state, hello, self._device, self._outbox)
         self._senses.on_evaluation(self._hold_evaluated)
+        last = self._recorder.last_steps
+        self._bundle = Bundle(home.state / "incidents", hello, last, self._outbox)
         # Last what reaches into torch or starts a thread: nothing of it stays when the rest fails.
         self._machine = Machine(self._device)
         alive = weakref.ref(self._senses)  # the link outlives us, and must not keep us
+        acts = weakref.ref(self._acting)
         self._link = Link(
             home,
             hello,
@@ -69,6 +75,8 @@ class Watch(Listener):
                 if (senses := alive()) is not None
                 else (0, Place("", ""))
             ),
+            holds=lambda: acting.held() if (acting := acts()) is not None else [],
+            keep=self._bundle.write,
         )
         try:
             self._listen()
@@ -149,6 +157,10 @@ class Watch(Listener):
         if self._acting.only_veto(why):
             self.say("only_vetoing", f"{why}: bad updates are skipped, nothing is rolled back")
 
+    def keep_batches(self) -> None:
+        """Of the last steps, from now on."""
+        self._recorder.last_steps.keep_batches()
+
     def _obey(self) -> None:
         while self._link.orders and len(self._waiting) < _MAX_WAITING:
             command = self._link.orders.popleft()
@@ -208,11 +220,13 @@ class Watch(Listener):
         self._shield.call("last values", self._send_rest)
         self._part(reason)
         self._link.close() if wait else self._link.abandon()
+        self._bundle.settle(_EVIDENCE_S if wait else 0.0)
         self._acting.close(finished=reason in ("finished", "closed"))
 
     def _part(self, reason: Reason, error: str = "") -> None:
-        if reason == "exception" and not error:
-            error = leaving.error_of_script()
+        if reason == "exception":
+            error = error or leaving.error_of_script()
+            self._shield.call("evidence", self._bundle.write_last, self.step + 1)
         self._outbox.farewell = wire.Bye(
             run=self.run, rank=self._hello.rank, step=self.step, reason=reason, error=error
         )

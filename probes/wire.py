@@ -69,6 +69,8 @@ class Hello(Message, tag="hello", frozen=True, kw_only=True):
     """``observe`` or ``guard``: whether the probe obeys."""
     script: list[str]
     versions: dict[str, str]
+    config: dict[str, str] = {}
+    """How it trains: model, optimizer and its settings, what the environment says to torch."""
     policy_text: str = ""
     """The policy's settings as TOML, at most 64 KiB; empty for a policy the agent ships."""
 
@@ -98,6 +100,20 @@ class Step(Message, tag="step", frozen=True, kw_only=True, gc=False):
     """Monotonic clock of the training host [s]."""
 
 
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A snapshot that a rank can go back to."""
+
+    step: int
+    taken_s: float
+    """Monotonic clock of the training host [s]."""
+    bytes: int
+    on_disk: bool = False
+
+
+MOST_HELD = 64
+"""Of so many snapshots a heartbeat tells at most."""
+
+
 class Heartbeat(Message, tag="beat", frozen=True, kw_only=True):
     """Once a second from the probe's own thread, whether or not the loop moves."""
 
@@ -114,6 +130,8 @@ class Heartbeat(Message, tag="beat", frozen=True, kw_only=True):
     collective, debugger, script."""
     at: str = ""
     """The line of the script that is being run, and the innermost one."""
+    snapshots: list[Held] = []
+    """What can be gone back to, oldest first; in memory before on disk."""
 
 
 class Event(Message, tag="event", frozen=True, kw_only=True):
@@ -159,6 +177,8 @@ class Refused(Message, tag="refused", frozen=True, kw_only=True):
     """The agent does not want this rank; says why. The probe stays silent from then on."""
 
     why: str
+    ask_again: bool = False
+    """It is the key that is not wanted, and there may be another one in its file later."""
 
 
 class Resend(Message, tag="resend", frozen=True, kw_only=True):
@@ -190,15 +210,22 @@ class Command(Message, tag="command", frozen=True, kw_only=True):
     """Grows with every command of a run: the order in which several ranks take them up."""
 
 
+class Keep(Message, tag="keep", frozen=True, kw_only=True):
+    """An incident is about these steps: put what is known of them into its folder."""
+
+    incident: str
+    steps: list[int]
+
+
 FromProbe: TypeAlias = Hello | Layout | Step | Heartbeat | Event | Ack | Bye
-FromAgent: TypeAlias = Welcome | Refused | Resend | Limits | Command
+FromAgent: TypeAlias = Welcome | Refused | Resend | Limits | Command | Keep
 
 _encoder = msgspec.msgpack.Encoder()
 _from_probe: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
     Hello | Layout | Step | Heartbeat | Event | Ack | Bye
 )
 _from_agent: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-    Welcome | Refused | Resend | Limits | Command
+    Welcome | Refused | Resend | Limits | Command | Keep
 )
 
 
@@ -211,6 +238,25 @@ def decode_from_probe(frame: bytes | memoryview) -> FromProbe:
     """Raises ``msgspec.DecodeError`` (a ``ValueError``) on anything but a probe's message."""
     message: FromProbe = _from_probe.decode(frame)
     return message
+
+
+class _AnyHello(msgspec.Struct, frozen=True, tag="hello"):
+    """What a hello of every version has."""
+
+    run: str
+    protocol: int
+
+
+_any_hello = msgspec.msgpack.Decoder(_AnyHello)
+
+
+def protocol_of(frame: bytes | memoryview) -> tuple[str, int] | None:
+    """(run, protocol) of a hello of whatever version; None where it is none."""
+    try:
+        hello = _any_hello.decode(frame)
+    except (ValueError, RecursionError):
+        return None
+    return hello.run, hello.protocol
 
 
 def decode_from_agent(frame: bytes | memoryview) -> FromAgent:

@@ -37,7 +37,12 @@ def agent(home: Home) -> Iterator[AgentProcess]:
         sys.stderr.write(process.log)
 
 
-TOGETHER = ("tests/e2e/ranks/", "tests/e2e/attaching/", "tests/packaging/test_distributions.py")
+TOGETHER = (
+    "tests/e2e/ranks/",
+    "tests/e2e/attaching/",
+    "tests/packaging/test_distributions.py",
+    "tests/tui_web/",
+)
 """Tests that share what takes long to make: each of these in one process. (xdist's own way,
 ``--dist loadgroup``, renames tests, which pytest 9 does not let it.)"""
 

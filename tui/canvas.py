@@ -153,6 +153,32 @@ def columns(
     return lowest, highest, mean
 
 
+def smoothed(mean: Floats, half_life: float) -> Floats:
+    """Each column averaged with its neighbours on both sides, so that nothing comes late; their
+    weight halves every ``half_life`` [shares of the width]. Gaps stay gaps, and nothing is averaged
+    across one."""
+    if half_life <= 0 or len(mean) < 2:
+        return mean
+    keep = 0.5 ** (1.0 / max(1e-9, half_life * len(mean)))
+    forth, forth_weight = _decaying(mean, keep)
+    back, back_weight = (part[::-1] for part in _decaying(mean[::-1], keep))
+    both: Floats = (forth + back - mean) / (forth_weight + back_weight - 1.0)
+    return both
+
+
+def _decaying(mean: Floats, keep: float) -> tuple[Floats, Floats]:
+    """Sums with decaying weights, and those weights; both NaN in gaps."""
+    sums, weights = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
+    total = weight = 0.0
+    for i, value in enumerate(mean.tolist()):
+        if value != value:
+            total = weight = 0.0
+            continue
+        total, weight = keep * total + value, keep * weight + 1.0
+        sums[i], weights[i] = total, weight
+    return sums, weights
+
+
 def connect(rows: Floats) -> tuple[Floats, Floats]:
     """Spans of dots that join each column's row with the row of the column before it."""
     before = np.concatenate((rows[:1], rows[:-1]))

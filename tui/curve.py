@@ -27,6 +27,25 @@ class Curve:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def between(self, first: int, last: int) -> Curve:
+        """The buckets that reach into these steps."""
+        start = max(0, int(np.searchsorted(self.steps, first, "right")) - 1)
+        end = int(np.searchsorted(self.steps, last, "right"))
+        part = slice(start, max(start, end))
+        return Curve(
+            self.steps[part], self.low[part], self.high[part], self.last[part], self.nonfinite[part]
+        )
+
+    def end_of(self, start: int) -> int:
+        """The last step of the bucket that begins at ``start``: the next begins one later."""
+        place = int(np.searchsorted(self.steps, start, "right"))
+        return int(self.steps[place]) - 1 if place < len(self.steps) else start
+
+    def at(self, step: int) -> float:
+        """The last value at or before a step; NaN where there is none."""
+        place = int(np.searchsorted(self.steps, step, "right")) - 1
+        return float(self.last[place]) if place >= 0 else float("nan")
+
 
 EMPTY = Curve(
     np.empty(0, np.int64),

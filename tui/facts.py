@@ -10,6 +10,7 @@ from textual.widgets import Static
 from lossguard.agent import feed
 from lossguard.tui import figures, marks
 from lossguard.tui.plain import plain
+from lossguard.tui.run_line import policy_style
 
 Part = tuple[str, str]
 
@@ -60,7 +61,11 @@ def card(
         ("id", plain(run.run, room), ""),
         ("started", f"{figures.ago(now_s - run.started)} ago", ""),
         ("ranks", figures.step(run.world_size), ""),
-        ("policy", plain(run.policy, room), "$success" if run.policy == "guard" else ""),
+        (
+            "policy",
+            f"{plain(run.policy, 20)}, {'acts' if run.acts else 'observes'}",
+            policy_style(run),
+        ),
         ("applied", _applied(run), ""),
         ("troubles", _troubles(run), marks.severity_mark(run.worst).style if run.worst else ""),
         ("done", plain(counts, room), ""),

@@ -28,6 +28,13 @@ def value(number: float | None) -> str:
     return f"{number:.4g}" if size < 100 else f"{number:.1f}"
 
 
+def exact(number: float) -> str:
+    """Seven significant digits: all that a float32 holds."""
+    if not math.isfinite(number):
+        return value(number)
+    return f"{number:.7g}"
+
+
 def exponent(text: str) -> str:
     """``3.00e-04`` as ``3e-4``."""
     mantissa, _, power = text.partition("e")
@@ -58,9 +65,11 @@ def step(number: int) -> str:
     return f"{number:,}"
 
 
-def short_step(number: int) -> str:
-    """A step in at most six cells: 950, 12.3k, 4M."""
+def short_step(number: int, spacing: int = 0) -> str:
+    """A step in few cells: 950, 12.3k, 4M; in full where ``spacing`` needs more digits."""
     size = abs(number)
+    if 0 < spacing < size / 5000:
+        return f"{number:,}"
     for unit, name in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if size >= unit:
             return f"{number / unit:.4g}{name}"
@@ -79,6 +88,16 @@ def seconds(duration_s: float) -> str:
     if size < 100:
         return f"{duration_s:.3g} s"
     return ago(duration_s)
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that reads best."""
+    if not math.isfinite(number):
+        return UNKNOWN
+    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:.0f} B"
 
 
 def ago(duration_s: float) -> str:

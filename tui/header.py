@@ -1,70 +1,69 @@
-"""The first line: which run is on show and how it is."""
+"""The first line: which screens there are, and which of them is seen."""
 
 from __future__ import annotations
 
-from rich.cells import cell_len
+from collections.abc import Sequence
+
+from textual import events
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
-from lossguard.agent import feed
-from lossguard.tui import figures, marks
-from lossguard.tui.plain import plain
-
 BRAND = " ◈ lossguard "
-_POLICY_STYLES = {"observe": "$foreground 70%", "guard": "$success bold"}
 
 
 class Header(Static):
-    """Brand, run, state, policy; on the right where the run is."""
+    """Brand and tabs; a click on a tab opens it."""
 
     DEFAULT_CSS = """
-    Header { height: 1; background: $panel; }
+    Header { height: 1; background: $panel; text-wrap: nowrap; }
     """
 
-    def __init__(self, *, id: str) -> None:  # noqa: A002
-        super().__init__(id=id)
-        self._run: feed.RunSummary | None = None
-        self._shown: object = None
+    class Chosen(Message):
+        """A tab was clicked."""
 
-    def show(self, run: feed.RunSummary | None) -> None:
-        """Take over the run."""
-        self._run = run
-        self._lay_out()
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            self.index = index
+
+    def __init__(self, titles: Sequence[str], *, id: str) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._titles = titles
+        self._index = 0
+        self._note = ""
+
+    def show(self, index: int, note: str) -> None:
+        """This tab is open; ``note`` stands on the right."""
+        if (index, note) != (self._index, self._note):
+            self._index, self._note = index, note
+            self._lay_out()
 
     def on_resize(self) -> None:
         """Fit the new width."""
         self._lay_out()
 
+    def on_click(self, event: events.Click) -> None:
+        """Open the tab under the mouse."""
+        x = len(BRAND)
+        for i, title in enumerate(self._titles):
+            cells = len(_tab(i, title))
+            if x <= event.x < x + cells:
+                self.post_message(self.Chosen(i))
+            x += cells
+
     def _lay_out(self) -> None:
-        content = line(self._run, self.size.width)
-        shown = (content.plain, self.size.width)
-        if shown != self._shown:
-            self._shown = shown
-            self.update(content, layout=False)
+        width = self.size.width
+        tabs = [_tab(i, title) for i, title in enumerate(self._titles)]
+        brand = BRAND
+        parts: list[tuple[str, str]] = [(brand, "bold $background on $primary")]
+        for i, tab in enumerate(tabs):
+            style = "bold $primary on $surface" if i == self._index else "$foreground 65%"
+            parts.append((tab, style))
+        left = len(brand) + sum(map(len, tabs))
+        if self._note and left + len(self._note) + 2 <= width:
+            parts.append((" " * (width - left - len(self._note) - 1) + self._note, "$warning"))
+        self.update(Content.assemble(*parts), layout=False)
 
 
-def line(run: feed.RunSummary | None, width: int) -> Content:
-    """The header, exactly as wide as the screen."""
-    brand = (BRAND, "bold $background on $primary")
-    if run is None:
-        return Content.assemble(brand, ("  watches training, acts in time", "$foreground 60%"))
-    mark = marks.state_mark(run.state)
-    state = f"{mark.glyph} {plain(run.state, 10)}"
-    policy = plain(run.policy, 16)
-    right = f"step {figures.step(run.step)} "
-    if width >= 110:
-        right = f"step {figures.step(run.step)} · applied {figures.step(run.applied)} "
-    room = width - len(BRAND) - len(state) - cell_len(policy) - len(right) - 8
-    name = plain(run.name, max(4, room))
-    gap = max(1, room - cell_len(name) + 2)
-    return Content.assemble(
-        brand,
-        ("  ", ""),
-        (name, "bold"),
-        ("  ", ""),
-        (state, f"{mark.style} bold"),
-        ("  ", ""),
-        (policy, _POLICY_STYLES.get(run.policy, "$accent bold")),
-        (" " * gap, ""),
-        (right, "$foreground 70%"),
-    )
+def _tab(index: int, title: str) -> str:
+    return f" {index + 1} {title} "

@@ -12,28 +12,43 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lossguard.tui import marks
+from lossguard.tui.deeds import DEEDS
 
 Part = tuple[str, str]
 
 KEYS = (
-    ("q", "quit; the agent and the training go on"),
-    ("?", "this help"),
-    ("tab", "next pane"),
-    ("↑ ↓  j k", "move in a list; g and G go to its ends"),
-    ("enter", "show the run, or the details of the incident"),
-    ("i", "go to the incidents"),
-    ("l", "logarithmic or linear charts"),
-    ("esc", "back to the runs"),
-    ("ctrl+p", "palette: themes, screenshot, and more"),
-)
+    ("Everywhere", (
+        ("1 ... 6", "runs, run, layers, ranks, incidents, events"),
+        ("↑ ↓  j k", "move; g and G go to the ends, tab to the next pane"),
+        ("enter", "show the run, open the incident, enlarge the chart"),
+        ("esc", "one step back"),
+        ("/", "show only what has a word in it; s sorts"),
+        ("ctrl+p", "palette: all there is to do, themes, screenshot"),
+        ("?  q", "this help; quit: agent and training go on"),
+    )),
+    ("Run", (
+        ("← →  h l", "cursor with exact values; with shift ten times as far"),
+        ("+ -  < >  0", "zoom, pan, the whole run"),
+        ("n N", "cursor to the next incident, or the one before"),
+        ("y  s", "logarithmic axis; smoothing of the loss"),
+        ("c  t T", "next chart; another metric in the last chart"),
+        ("v", "compare with another run, or no longer"),
+    )),
+    ("Layers, ranks", (("f F", "another metric"),)),
+    ("Operate", (
+        ("o", "menu of all of it, and why not"),
+        *((deed.key, f"{deed.name.lower()}: {deed.does}") for deed in DEEDS),
+    )),
+)  # fmt: skip
 SIGNS = (
-    ("━", "$primary", "the mean; the shade reaches from lowest to highest"),
+    ("━", "$primary", "the mean (of the loss: smoothed); the shade reaches from lowest to highest"),
     ("━", "$foreground 50%", "updates that a rollback took back"),
     ("◀━┓", "$accent", "a rollback: from where to where"),
-    ("╌", "$warning", "the limit above which an update is skipped"),
+    ("╌", "$warning", "the limit above which a policy that acts skips an update"),
+    ("━", "$secondary", "another run, to compare with"),
     ("┊", "$foreground 60%", "the onset of an incident, under its sign"),
     (marks.NONFINITE, "$error", "NaN or Inf was measured here"),
-    (marks.OFF_SCALE, "bold", "beyond the linear axis; press l"),
+    (marks.OFF_SCALE, "bold", "beyond the linear axis; press y"),
     (marks.POINT, "$success", "validation loss"),
 )
 
@@ -70,13 +85,15 @@ class HelpScreen(ModalScreen[None]):
 
 def text() -> Content:
     """The help in sections."""
-    parts: list[Part] = [("Keys\n", "bold")]
-    for key, meaning in KEYS:
-        parts += [(f"  {key:<10}", "$primary bold"), (f"{meaning}\n", "")]
-    parts.append(("\nRuns\n", "bold"))
+    parts: list[Part] = []
+    for title, keys in KEYS:
+        parts.append((f"\n{title}\n" if parts else f"{title}\n", "bold"))
+        for key, meaning in keys:
+            parts += [(f"  {key:<12}", "$primary bold"), (f"{meaning}\n", "")]
+    parts.append(("\nStates\n", "bold"))
     for state, mark in marks.STATES.items():
         parts += _sign(mark.glyph, mark.style, f"{state}: {marks.STATE_MEANINGS[state]}")
-    parts.append(("\nIncidents\n", "bold"))
+    parts.append(("\nSeverities\n", "bold"))
     for severity, mark in marks.SEVERITIES.items():
         parts += _sign(mark.glyph, mark.style, f"{severity}: {marks.SEVERITY_MEANINGS[severity]}")
     parts.append(("\nCharts\n", "bold"))
@@ -86,4 +103,4 @@ def text() -> Content:
 
 
 def _sign(glyph: str, style: str, meaning: str) -> list[Part]:
-    return [(f"  {glyph:<10}", style), (f"{meaning}\n", "")]
+    return [(f"  {glyph:<12}", style), (f"{meaning}\n", "")]

@@ -24,19 +24,32 @@ class Incidents(Rows):
         super().__init__(id=id)
         self._incidents: dict[str, feed.IncidentLine] = {}
 
-    def show(self, incidents: Sequence[feed.IncidentLine]) -> None:
-        """Take over the incidents."""
-        ordered = sorted(incidents, key=lambda one: (one.opened, one.detected_step), reverse=True)
+    def show(self, incidents: Sequence[feed.IncidentLine], wanted: str = "") -> None:
+        """Take over the incidents, or those that have the word ``wanted`` in them."""
+        kept = [one for one in incidents if wanted.lower() in _words(one)]
+        ordered = sorted(kept, key=lambda one: (one.opened, one.detected_step), reverse=True)
         self._incidents = {one.id: one for one in ordered}
         still_open = sum(one.state == "open" for one in ordered)
         count = f" {still_open} open, {len(ordered) - still_open} resolved" if ordered else " none"
-        rows = [(one.id, partial(row, one)) for one in ordered]
+        rows = [(one.id, one, partial(row, one)) for one in ordered]
         self.show_rows(f"[bold]Incidents[/]{count}", rows)
+
+    def go_to(self, incident: str) -> None:
+        """The cursor on this one, if it is listed."""
+        self.start_key = incident  # where the list is not laid out so far
+        if incident in self.keys:
+            self.highlighted = self.keys.index(incident)
 
     @property
     def under_cursor(self) -> feed.IncidentLine | None:
         """The incident under the cursor."""
         return self._incidents.get(self.cursor_key)
+
+
+def _words(incident: feed.IncidentLine) -> str:
+    return " ".join(
+        (incident.symptom, incident.severity, standing(incident), incident.where, incident.message)
+    ).lower()
 
 
 def row(incident: feed.IncidentLine, width: int, one_line: bool) -> Content:
@@ -47,7 +60,7 @@ def row(incident: feed.IncidentLine, width: int, one_line: bool) -> Content:
         (f" {mark.glyph} ", f"{mark.style} bold"),
         (fitted(_symptoms(incident), 19), "bold" if open_now else ""),
         (f" {steps(incident):<17} ", "$foreground 75%"),
-        ("open     " if open_now else "resolved ", mark.style if open_now else "$foreground 45%"),
+        (f"{standing(incident):<9}", mark.style if open_now else "$foreground 45%"),
     ]
     done = actions(incident)
     room = width - 3 - 19 - 19 - 9
@@ -66,6 +79,15 @@ def row(incident: feed.IncidentLine, width: int, one_line: bool) -> Content:
             "$foreground 60%",
         ),
     )
+
+
+def standing(incident: feed.IncidentLine) -> str:
+    """In a word: whether it goes on, and whether somebody has taken note."""
+    if incident.muted:
+        return "muted"
+    if incident.acked:
+        return "acked" if incident.state == "open" else "resolved"
+    return incident.state
 
 
 def _symptoms(incident: feed.IncidentLine) -> str:

@@ -13,6 +13,8 @@ from textual.widgets.option_list import Option
 
 RowMaker = Callable[[int, bool], Content]
 """Makes a row of this width [cells]; on one line where the second argument says so."""
+Row = tuple[str, object, RowMaker]
+"""Its key, what it is made of, and its maker: it is made anew when what it is made of changes."""
 
 
 class Rows(OptionList):
@@ -38,9 +40,18 @@ class Rows(OptionList):
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id, markup=False)
         self._title = ""
+        self.start_key = ""
+        """The row that the cursor begins on; empty is the first."""
         self._blank: Strip | None = None
-        self._makers: dict[str, RowMaker] = {}
+        self._rows: list[Row] = []
         self._made: list[tuple[str, Content]] = []
+        self._made_of: dict[str, tuple[object, Content]] = {}
+        self._made_for = (0, False)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the rows that are laid out, in their order."""
+        return [key for key, _ in self._made]
 
     @property
     def cursor_key(self) -> str:
@@ -48,12 +59,12 @@ class Rows(OptionList):
         option = self.highlighted_option
         return (option.id or "") if option else ""
 
-    def show_rows(self, title: str, makers: Sequence[tuple[str, RowMaker]]) -> None:
+    def show_rows(self, title: str, rows: Sequence[Row]) -> None:
         """Show these rows under our own ``title``; what did not change costs nothing."""
         if title != self._title:
             self._title = title
             self.border_title = title
-        self._makers = dict(makers)
+        self._rows = list(rows)
         self._lay_out()
 
     def render_line(self, y: int) -> Strip:
@@ -78,10 +89,10 @@ class Rows(OptionList):
         if width <= 0:
             return
         one_line = self.screen.has_class("-short")
-        before, self._made = (
-            self._made,
-            [(key, make(width, one_line)) for key, make in self._makers.items()],
-        )
+        if self._made_for != (width, one_line):
+            self._made_for, self._made_of = (width, one_line), {}
+        before, self._made = self._made, [(row[0], self._make(*row)) for row in self._rows]
+        self._made_of = {key: self._made_of[key] for key, _ in self._made}
         if [key for key, _ in before] != [key for key, _ in self._made]:
             self._replace_all()
             return
@@ -89,10 +100,16 @@ class Rows(OptionList):
             if not old.is_same(new):
                 self.replace_option_prompt_at_index(i, new)
 
+    def _make(self, key: str, made_of: object, maker: RowMaker) -> Content:
+        known = self._made_of.get(key)
+        if known is None or known[0] != made_of:
+            known = self._made_of[key] = (made_of, maker(*self._made_for))
+        return known[1]
+
     def _replace_all(self) -> None:
         keys = [key for key, _ in self._made]
         top = self.FOLLOW_TOP and not self.has_focus and self.highlighted == 0
-        wanted = self.cursor_key
+        wanted = self.cursor_key or self.start_key
         self.set_options([Option(content, id=key) for key, content in self._made])
         if keys:
             self.highlighted = keys.index(wanted) if wanted in keys and not top else 0

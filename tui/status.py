@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.content import Content
 from textual.widgets import Static
 
@@ -35,23 +37,30 @@ class Status(Static):
         super().__init__(id=id)
         self._shown: Content | None = None
 
-    def show(self, glimpse: Glimpse, run: feed.RunSummary | None) -> None:
-        """Take over what is known right now."""
-        content = line(glimpse, run, with_event=self.screen.has_class("-short"))
+    def show(
+        self, glimpse: Glimpse, run: feed.RunSummary | None, pending: Sequence[str] = ()
+    ) -> None:
+        """Take over what is known right now; ``pending`` are orders without an answer."""
+        content = line(glimpse, run, pending)
         if self._shown is None or not content.is_same(self._shown):
             self._shown = content
             self.update(content, layout=False)
 
 
-def line(glimpse: Glimpse, run: feed.RunSummary | None, *, with_event: bool) -> Content:
-    """The agent first, then the run, or its last event where no list shows that."""
+def line(glimpse: Glimpse, run: feed.RunSummary | None, pending: Sequence[str] = ()) -> Content:
+    """The agent first, then what is being done, then the run, or its last event."""
     parts = _agent(glimpse)
     if glimpse.trouble:
         parts.append((f"  │  {plain(glimpse.trouble, 160)}", "$warning"))
+    if glimpse.picture is not None and glimpse.picture.alerts:
+        silent = plain("; ".join(glimpse.picture.alerts), 160)
+        parts.append((f"  │  nobody is told by {silent}", "$warning"))
+    if pending:
+        parts.append((f"  │  … {plain('; '.join(pending), 100)}: waiting", "$primary bold"))
     if run is not None and run.state in SENTENCES:
         mark = marks.state_mark(run.state)
         parts.append((f"  │  {mark.glyph} {SENTENCES[run.state]}", mark.style))
-    elif with_event and not glimpse.gone and glimpse.picture and glimpse.picture.events:
+    elif not glimpse.gone and glimpse.picture and glimpse.picture.events:
         newest = max(glimpse.picture.events, key=lambda event: event.time_s)
         said = f"  │  {figures.step(newest.step)} {plain(newest.message, 160)}"
         parts.append((said, "$foreground 60%"))

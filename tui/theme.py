@@ -7,7 +7,7 @@ from textual.theme import Theme
 LOSSGUARD = Theme(
     name="lossguard",
     primary="#56B4E9",
-    secondary="#3A7CA5",
+    secondary="#F0E442",
     accent="#CC79A7",
     warning="#E69F00",
     error="#F2603C",

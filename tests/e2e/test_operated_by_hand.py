@@ -52,7 +52,10 @@ def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_ho
 
     unable = lossguard("send", "hand", "mute")
     assert unable.returncode == 1
-    assert "cannot do 'mute'" in unable.stdout
+    assert "mute wants incident=ID or symptom=NAME" in unable.stderr
+
+    muted = lossguard("send", "hand", "mute", "--arg", "symptom=plateau")
+    assert muted.returncode == 0, muted.stderr
 
     stop = lossguard("send", "hand", "stop")
     assert stop.returncode == 0, stop.stderr

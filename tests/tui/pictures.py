@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossguard.agent import feed
-from lossguard.tui.source import Glimpse
+from lossguard.tui.source import Answer, Glimpse, Question
 
 NOW_S = 1_790_000_000.0
 BUCKETS = 2000
@@ -25,14 +25,17 @@ Floats = NDArray[np.float64]
 
 
 class StillSource:
-    """A source that shows what it was told to; remembers the runs it was asked for."""
+    """A source that shows what it was told to; remembers what it was asked for and told to do."""
 
     def __init__(
         self, glimpse: Glimpse | None = None, runs: dict[str, feed.Picture] | None = None
     ) -> None:
         self.glimpse = glimpse or Glimpse(picture())
         self.runs = runs or {}
+        self.wanted = feed.Subscribe()
         self.watched: list[str] = []
+        self.sent: list[Question] = []
+        self.heard: list[Answer] = []
         self.started = False
         self.closed = False
 
@@ -44,15 +47,31 @@ class StillSource:
         """Remembered."""
         self.closed = True
 
-    def watch(self, run: str) -> None:
+    def want(self, wants: feed.Subscribe) -> None:
         """Remembered; a run with a picture of its own is shown from now on."""
-        self.watched.append(run)
-        if run in self.runs:
-            self.glimpse = Glimpse(self.runs[run])
+        if wants.run != self.wanted.run:
+            self.watched.append(wants.run)
+        self.wanted = wants
+        if wants.run in self.runs:
+            self.glimpse = Glimpse(self.runs[wants.run])
 
     def latest(self) -> Glimpse:
         """What it was told."""
         return self.glimpse
+
+    def send(self, question: Question) -> None:
+        """Remembered."""
+        self.sent.append(question)
+
+    def answers(self) -> list[Answer]:
+        """What the test has put there, once."""
+        heard, self.heard = self.heard, []
+        return heard
+
+    @property
+    def orders(self) -> list[feed.SendCommand]:
+        """The orders among what was sent."""
+        return [one for one in self.sent if isinstance(one, feed.SendCommand)]
 
 
 def series(metric: str, steps: Floats, values: Floats, buckets: int = BUCKETS) -> feed.Series:
@@ -86,7 +105,7 @@ def run_summary(run: str = "r-8f3a", **changes: Any) -> feed.RunSummary:
         "applied": STEPS - 732,
         "world_size": 8,
         "started": NOW_S - 5 * 3600,
-        "metrics": ["loss", "val_loss", "grad_norm", "lr", "step_time"],
+        "metrics": ["loss", "val_loss", "grad_norm", "lr", "step_time", "loss_scale", "rss"],
         "last": {
             "loss": 2.4137,
             "val_loss": 2.489,
@@ -102,8 +121,19 @@ def run_summary(run: str = "r-8f3a", **changes: Any) -> feed.RunSummary:
         "open_incidents": 1,
         "worst": "warning",
         "steps_per_s": 5.34,
+        "acts": True,
+        "spark": little(run),
     }
     return feed.RunSummary(**(fields | changes))
+
+
+def little(run: str) -> bytes:
+    """A loss in little, another one for each run."""
+    noise = np.random.default_rng(list(run.encode()))
+    x = np.linspace(0, 1, feed.SPARK_CELLS)
+    middle = 2.0 + 6.0 * np.exp(-x * noise.uniform(2, 9))
+    spread = np.abs(noise.normal(0.1, 0.08, len(x)))
+    return np.stack((middle - spread, middle + spread), 1).astype("<f4").tobytes()
 
 
 def all_runs() -> list[feed.RunSummary]:
@@ -274,14 +304,143 @@ def validation() -> feed.Series:
     return series("val_loss", steps, 2.19 + 8.6 * (1 + steps / 40) ** -0.52)
 
 
+def rate_curve() -> tuple[Floats, Floats]:
+    """Warm-up, cosine, and the cut of the rollback."""
+    steps = np.arange(STEPS, dtype=np.float64)
+    rate = 3e-4 * np.minimum(steps / 600, 1) * (0.55 + 0.45 * np.cos(np.pi * steps / STEPS))
+    rate[ROLLBACK[0] :] *= 0.8
+    return steps, rate
+
+
+def time_curve() -> tuple[Floats, Floats]:
+    """Steady, with an evaluation every 1,000 steps."""
+    noise = np.random.default_rng(3)
+    steps = np.arange(STEPS, dtype=np.float64)
+    taken = 0.187 * np.exp(noise.normal(0, 0.03, STEPS))
+    taken[999::1000] += 0.4
+    return steps, taken
+
+
+def scale_curve() -> tuple[Floats, Floats]:
+    """GradScaler: doubles every 2,000 steps, halves on an overflow."""
+    steps = np.arange(STEPS, dtype=np.float64)
+    return steps, np.where(steps < NAN, 2.0 ** (14 + steps // 2000), 2.0**15)
+
+
 _SERIES: list[feed.Series] = []
 
 
 def all_series() -> list[feed.Series]:
-    """Loss, gradient norm and validation loss; built once."""
+    """What the screen of a run shows; built once."""
     if not _SERIES:
         _SERIES.extend([_build(loss_curve, "loss"), _build(grad_curve, "grad_norm"), validation()])
+        _SERIES.extend([_build(rate_curve, "lr"), _build(time_curve, "step_time")])
+        _SERIES.append(_build(scale_curve, "loss_scale"))
     return list(_SERIES)
+
+
+def bounds() -> list[feed.Series]:
+    """Limits that follow the run."""
+    steps = np.arange(64, STEPS, 64, dtype=np.float64)
+    norm = np.maximum(10 * (0.42 + 2.2 * np.exp(-steps / 300)), 4.31)
+    return [series("grad_norm", steps, norm)]
+
+
+def strip(family: str = "grad_norm", blocks: int = 8, columns: int = 120) -> feed.LayerStrip:
+    """A transformer of so many blocks: one gradient explodes, another is not finite."""
+    parts = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out", "mlp.up", "mlp.down", "norm")
+    names = ["embed", *(f"layers.{i}.{part}" for i in range(blocks) for part in parts), "head"]
+    noise = np.random.default_rng(5)
+    steps = np.linspace(0, STEPS, columns).astype("<i8")
+    depth = np.linspace(0, 1, len(names))
+    values = np.exp(noise.normal(0, 0.25, (columns, len(names)))) * (0.02 + 0.2 * depth**2)
+    values *= (1 + 8 * np.exp(-np.arange(columns) / 6))[:, None]
+    bad = names.index("layers.3.attn.q_proj")
+    values[90:96, bad : bad + 4] *= 60
+    values[64, bad] = np.inf
+    values[:8, -1] = np.nan
+    return feed.LayerStrip(
+        family=family, names=names, steps=steps.tobytes(), values=values.astype("<f4").tobytes()
+    )
+
+
+def rank_strip(family: str = "rank_step_time", ranks: int = 8) -> feed.LayerStrip:
+    """One rank is slow for a while."""
+    noise = np.random.default_rng(6)
+    steps = np.linspace(0, STEPS, 120).astype("<i8")
+    values = 0.187 * np.exp(noise.normal(0, 0.02, (120, ranks)))
+    values[70:100, 5] *= 1.8
+    return feed.LayerStrip(
+        family=family,
+        names=[str(rank) for rank in range(ranks)],
+        steps=steps.tobytes(),
+        values=values.astype("<f4").tobytes(),
+    )
+
+
+def ranks(number: int = 8) -> list[feed.RankLine]:
+    """So many processes on two hosts; one of them is late."""
+    return [
+        feed.RankLine(
+            rank=rank,
+            host=f"node-{rank // 4}",
+            pid=41_000 + rank,
+            step=STEPS - (3 if rank == 5 else 0),
+            heard_s=0.4,
+            phase="collective" if rank != 5 else "data",
+            at="train.py:118 in step, loader.py:74 in __next__",
+            values={
+                "step_time": 0.187 + 0.001 * rank,
+                "data_wait": 0.004 if rank != 5 else 0.151,
+                "gpu_utilization": 0.97 if rank != 5 else 0.31,
+                "gpu_temperature": 61.0 + rank,
+                "memory_allocated": 61.2e9,
+            },
+        )
+        for rank in range(number)
+    ]
+
+
+def snapshots() -> list[feed.SnapshotLine]:
+    """Newest first: not proven, good, good, on disk."""
+    known: list[tuple[int, float, str, str]] = [
+        (11_960, 8, "memory", "unproven"),
+        (11_820, 34, "memory", "good"),
+        (11_200, 150, "memory", "good"),
+        (10_000, 374, "disk", "good"),
+    ]
+    return [
+        feed.SnapshotLine(
+            step=step,
+            age_s=age_s,
+            bytes=1_503_238_553,
+            place="disk" if place == "disk" else "memory",
+            health="good" if health == "good" else "unproven",
+        )
+        for step, age_s, place, health in known
+    ]
+
+
+def beside() -> feed.Beside:
+    """Another run, a little worse."""
+    steps, loss = loss_curve()
+    worse = 0.25 + 2.1 + 8.6 * (1 + steps / 55) ** -0.5 + 0.0 * loss
+    return feed.Beside(
+        run="r-77c1", name="vit-b16-imagenet", series=[series("loss", steps, worse, 500)]
+    )
+
+
+def story(incident: str = "inc-0004") -> feed.IncidentStory:
+    """What is known beyond the line."""
+    return feed.IncidentStory(
+        incident=incident,
+        title="Gradients are clipped nearly always",
+        meaning="Most updates hit the clipping bound, so that it sets the step size.",
+        causes=["the bound is lower than usual gradients", "the learning rate is too high"],
+        fixes=["set max_norm near the 95th percentile of the norm", "lower the learning rate"],
+        folder="/home/ada/.lossguard/incidents/inc-0004",
+        texts={"stacks.txt": "rank 0, pid 41000\n  train.py:118 in step\n  [b]not markup[/b]"},
+    )
 
 
 def picture(**changes: Any) -> feed.Picture:
@@ -296,6 +455,11 @@ def picture(**changes: Any) -> feed.Picture:
         "rollbacks": [ROLLBACK],
         "agent_pid": 4242,
         "time_s": NOW_S,
+        "bounds": bounds(),
+        "snapshots": snapshots(),
+        "strips": [strip(), rank_strip()],
+        "families": ["grad_norm", "act_rms", "update_ratio"],
+        "ranks": ranks(),
     }
     return feed.Picture(**(fields | changes))
 

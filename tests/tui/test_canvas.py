@@ -7,6 +7,7 @@ import pytest
 
 from lossguard.tui import canvas, figures, plot, scale
 from lossguard.tui.curve import EMPTY, Curve, Floats, decode
+from lossguard.tui.view import Window
 from tests.tui import pictures
 
 
@@ -18,7 +19,7 @@ def curve(values: Floats, buckets: int = 2000) -> Curve:
 
 def chart(subject: plot.Subject, width: int = 60, height: int = 12, log: bool = False) -> list[str]:
     """The lines of a chart, after checking their widths."""
-    lines = ["".join(text for text, _ in row) for row in plot.draw(subject, width, height, log)]
+    lines = ["".join(text for text, _ in row) for row in plot.draw(subject, width, height, log=log)]
     assert len(lines) == height
     assert {len(line) for line in lines} == {width}
     return lines
@@ -26,7 +27,7 @@ def chart(subject: plot.Subject, width: int = 60, height: int = 12, log: bool = 
 
 def styled(subject: plot.Subject, style: str, width: int = 60, log: bool = False) -> str:
     """What is drawn in one style, blanks left out."""
-    rows = plot.draw(subject, width, 12, log)
+    rows = plot.draw(subject, width, 12, log=log)
     return "".join(text.strip() for row in rows for text, name in row if name == style)
 
 
@@ -186,3 +187,59 @@ def test_buffers_of_unequal_length_are_cut_to_the_shortest() -> None:
         nonfinite=whole.nonfinite,
     )
     assert len(decode(cut)) == 4
+
+
+def test_the_spike_is_there_at_every_zoom_that_has_its_step_in_view() -> None:
+    """From the whole run to eight steps around it."""
+    values = np.full(100_000, 1.0) + np.random.default_rng(0).normal(0, 0.02, 100_000)
+    values[54_321] = 500.0
+    subject = plot.Subject(curve(values))
+    for half in (54_321, 20_000, 3_000, 300, 4):
+        window = Window(54_321 - half, 54_321 + half)
+        rows = plot.draw(subject, 60, 12, window=window)
+        text = "\n".join("".join(piece for piece, _ in row) for row in rows)
+        assert "↑" in text or "500" in text, half
+    rows = plot.draw(subject, 60, 12, window=Window(60_000, 70_000))
+    assert "↑" not in "".join(piece for row in rows for piece, _ in row)
+
+
+def test_the_smoothed_line_comes_neither_late_nor_over_a_gap() -> None:
+    """A straight line stays straight, a step is smoothed on both sides, and a gap parts them."""
+    line = np.linspace(3.0, 1.0, 200)
+    assert np.abs(canvas.smoothed(line, 0.02) - line)[20:-20].max() < 0.01
+    step = np.repeat([0.0, 1.0], 100)
+    smooth = canvas.smoothed(step, 0.02)
+    assert smooth[99] + smooth[100] == pytest.approx(1.0)
+    step[100] = np.nan
+    parted = canvas.smoothed(step, 0.02)
+    assert parted[99] == 0.0
+    assert parted[101] == 1.0
+    assert np.isnan(parted[100])
+    assert canvas.smoothed(step, 0.0) is step
+
+
+def test_a_bound_is_drawn_where_it_was_not_only_where_it_is() -> None:
+    """It fell at step 500: high before, low after, and nothing before the first."""
+    steps = np.arange(1000, dtype=np.float64)
+    bounds = decode(pictures.series("loss", np.array([200.0, 500.0]), np.array([9.0, 3.0])))
+    values = np.full(1000, 5.0)
+    values[:2] = 0.0, 10.0
+    rows = plot.draw(plot.Subject(curve(values), limit=3.0, bounds=bounds), 100, 20)
+    at = [[x for x, style in enumerate(_styles(row)) if style == "limit"] for row in rows]
+    drawn = [(y, min(xs), max(xs)) for y, xs in enumerate(at) if xs]
+    (high, first, until), (low, since, _) = drawn[0], drawn[-1]
+    assert high < low
+    assert until <= since + 1
+    assert first > plot.GUTTER + 10
+    assert steps[-1] == 999
+
+
+def _styles(row: list[canvas.Run]) -> list[str]:
+    return [style for text, style in row for _ in text]
+
+
+def test_another_run_is_drawn_in_its_own_style() -> None:
+    """And only where there is one."""
+    subject = plot.Subject(curve(np.full(100, 2.0)), other=curve(np.full(100, 3.0)))
+    assert styled(subject, "other")
+    assert not styled(plot.Subject(curve(np.full(100, 2.0))), "other")

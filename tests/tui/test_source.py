@@ -13,7 +13,7 @@ import zmq
 from lossguard.agent import feed
 from lossguard.home import Home, find_home
 from lossguard.tui import source as source_module
-from lossguard.tui.source import LiveSource
+from lossguard.tui.source import Answer, LiveSource
 from tests.tui import pictures
 
 PATIENCE_S = 10.0
@@ -99,11 +99,11 @@ def test_pictures_arrive_and_another_run_can_be_asked_for(home: Home, live: Live
         live.start()
         wait_for(lambda: pid_of(live) == 11)
         assert not live.latest().gone
-        live.watch("r-two")
+        live.want(feed.Subscribe(run="r-two"))
         wait_for(lambda: (picture := live.latest().picture) and picture.run == "r-two")
-        live.watch("nobody")
+        live.want(feed.Subscribe(run="nobody"))
         wait_for(lambda: live.latest().trouble == "no run is called nobody")
-        live.watch("r-two")
+        live.want(feed.Subscribe(run="r-two"))
         assert live.latest().trouble == ""
     finally:
         agent.close()
@@ -125,7 +125,7 @@ def test_an_agent_that_goes_away_is_noticed_and_found_again(home: Home, live: Li
     """The last picture stays, its age tells, and the next agent is subscribed to at once."""
     first = SmallAgent(home, 21)
     live.start()
-    live.watch("r-kept")
+    live.want(feed.Subscribe(run="r-kept"))
     wait_for(lambda: pid_of(live) == 21)
     first.close()
     wait_for(lambda: live.latest().gone)
@@ -155,6 +155,111 @@ def test_the_screen_never_waits_for_the_agent(home: Home, live: LiveSource) -> N
     live.start()
     began_s = time.monotonic()
     for number in range(200):
-        live.watch(str(number))
+        live.want(feed.Subscribe(run=str(number)))
         live.latest()
     assert time.monotonic() - began_s < 0.5
+
+
+class BusyAgent:
+    """Hears orders and questions, and answers them from a script."""
+
+    def __init__(self, home: Home, answers: list[feed.FeedMessage | None]) -> None:
+        self.heard: list[feed.FromViewer] = []
+        self._home = home
+        self._answers = answers
+        self._closing = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Go away."""
+        self._closing.set()
+        self._thread.join(PATIENCE_S)
+
+    def _serve(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            router.set(zmq.LINGER, 0)
+            router.bind(self._home.viewer_endpoint)
+            self._ready.set()
+            while not self._closing.is_set():
+                if not router.poll(20):
+                    continue
+                viewer, frame = router.recv_multipart()
+                message = feed.decode_from_viewer(frame)
+                if isinstance(message, feed.Subscribe):
+                    continue
+                self.heard.append(message)
+                answer = self._answers.pop(0) if self._answers else None
+                if answer is not None:
+                    router.send_multipart([viewer, feed.encode(answer)])
+
+
+def heard_by(live: LiveSource, number: int) -> list[Answer]:
+    """So many answers."""
+    found: list[Answer] = []
+
+    def look() -> bool:
+        found.extend(live.answers())
+        return len(found) >= number
+
+    wait_for(look)
+    return found
+
+
+ORDER = feed.SendCommand(run="r", command="top.1", action="skip")
+
+
+def test_an_order_is_repeated_until_it_is_done_and_each_word_is_heard_once(
+    home: Home, live: LiveSource
+) -> None:
+    """Lost on the way, pending, pending, done: with the same id, and no more after that."""
+    pending = feed.CommandResult(command="top.1", status="pending")
+    done = feed.CommandResult(command="top.1", status="done", step=7)
+    story = feed.IncidentStory(incident="i-1", title="t")
+    agent = BusyAgent(home, [None, pending, pending, done, story])
+    try:
+        live.start()
+        live.send(ORDER)
+        assert heard_by(live, 2) == [pending, done]
+        assert [one for one in agent.heard if one != ORDER] == []
+        live.send(feed.TellIncident(run="r", incident="i-1"))
+        assert heard_by(live, 1) == [story]
+        assert len(agent.heard) == 5
+    finally:
+        agent.close()
+
+
+def test_an_order_that_is_refused_is_not_repeated(home: Home, live: LiveSource) -> None:
+    """And the refusal is not taken for trouble with the pictures."""
+    refusal = feed.Trouble(why="the run is over", command="top.1")
+    agent = BusyAgent(home, [refusal])
+    try:
+        live.start()
+        live.send(ORDER)
+        assert heard_by(live, 1) == [refusal]
+        assert live.latest().trouble == ""
+    finally:
+        agent.close()
+
+
+def test_an_order_that_nobody_hears_is_given_up(
+    home: Home, live: LiveSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not be carried out much later, when an agent is back."""
+    monkeypatch.setattr(source_module, "GIVEN_UP_AFTER_S", 0.2)
+    live.start()
+    live.send(ORDER)
+    (answer,) = heard_by(live, 1)
+    assert isinstance(answer, feed.Trouble)
+    assert answer.command == "top.1"
+    monkeypatch.setattr(source_module, "GIVEN_UP_AFTER_S", PATIENCE_S)
+    agent = BusyAgent(home, [])
+    try:
+        other = feed.SendCommand(run="r", command="top.2", action="skip")
+        live.send(other)
+        wait_for(lambda: agent.heard)
+        assert ORDER not in agent.heard
+    finally:
+        agent.close()

@@ -101,4 +101,4 @@ def test_a_run_on_one_line_fits_it_whatever_is_wrong_with_it(width: int) -> None
         dropped=0,
         steps_per_s=1234.5,
     )
-    assert row(run, True, width, True).cell_length <= width
+    assert row(run, "▸", "3 min", width, True).cell_length <= width

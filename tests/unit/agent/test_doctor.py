@@ -13,10 +13,15 @@ import zmq
 from typer.testing import CliRunner
 
 from lossguard.agent import doctor_checks
+from lossguard.agent.alerts import trial
+from lossguard.agent.alerts.secrecy import TOKEN
+from lossguard.agent.alerts.trial import Trial
 from lossguard.agent.cli import app
 from lossguard.agent.doctor_checks import Finding, findings
+from lossguard.agent.feed import Pong
 from lossguard.agent.keyring import Keyring
 from lossguard.agent.store import Store
+from lossguard.errors import ExitCode
 from lossguard.home import Home
 from lossguard.probes import launch
 
@@ -160,3 +165,28 @@ def test_a_key_file_that_others_can_read_is_named(
     ran = CliRunner().invoke(app, ["doctor"])
     assert ran.exit_code == 1
     assert f"type: chmod 600 {file}" in ran.stdout
+
+
+def test_an_agent_that_began_with_other_settings_tells_nobody_and_that_is_said(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that only this shell knows is of no use to the agent that runs."""
+    deaf = Pong(agent_pid=7, version="0")
+    assert doctor_checks.untold(home, deaf) == ""
+    monkeypatch.setenv(TOKEN, "xoxb-1")
+    said = doctor_checks.untold(home, deaf)
+    assert "agent 7 does not tell slack" in said
+    assert "xoxb" not in said
+    assert doctor_checks.untold(home, Pong(agent_pid=7, version="0", alerts={"slack": ""})) == ""
+
+
+def test_a_trial_that_arrives_is_no_success_where_the_agent_would_not_send_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = Trial("slack", 2, 2, "", ExitCode.OK)
+    monkeypatch.setattr(trial, "send_trials", lambda home: [arrived])
+    assert CliRunner().invoke(app, ["notify", "test"]).exit_code == 0
+    monkeypatch.setattr(doctor_checks, "untold_by_agent", lambda home: "agent 7 does not tell it")
+    ran = CliRunner().invoke(app, ["notify", "test"])
+    assert ran.exit_code == 78
+    assert "agent 7 does not tell it; type: lossguard agent --stop" in ran.output

@@ -16,7 +16,7 @@ from lossguard.agent.loop_lag import LoopLag
 from lossguard.agent.prometheus import exporter as exporter_module
 from lossguard.agent.prometheus import figures
 from lossguard.agent.prometheus.exporter import Exporter
-from lossguard.agent.prometheus.figures import Sources
+from lossguard.agent.prometheus.figures import Newest, Sources
 from lossguard.agent.registry import Registry
 from lossguard.agent.settings import parse_settings
 from lossguard.agent.store import Store
@@ -34,11 +34,16 @@ def sources(tmp_path: Path) -> Iterator[Sources]:
 
 
 @pytest.fixture
-def serve(sources: Sources) -> Iterator[Callable[[int], Exporter]]:
+def newest(sources: Sources) -> Newest:
+    return Newest(lambda: figures.take(sources, {}, None))
+
+
+@pytest.fixture
+def serve(newest: Newest) -> Iterator[Callable[[int], Exporter]]:
     with ExitStack() as stack:
 
         def serve(port: int) -> Exporter:
-            exporter = Exporter(f"127.0.0.1:{port}", sources, must_serve=True)
+            exporter = Exporter(f"127.0.0.1:{port}", newest, must_serve=True)
             stack.callback(exporter.close)
             return exporter
 
@@ -99,14 +104,15 @@ def test_the_figures_are_those_of_the_last_tick(
     serve: Callable[[int], Exporter],
     port: int,
     sources: Sources,
+    newest: Newest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A scrape looks at nothing that the loop may be changing."""
-    monkeypatch.setattr(exporter_module, "_EVERY_S", 0.0)
-    exporter = serve(port)
+    monkeypatch.setattr(figures, "_EVERY_S", 0.0)
+    serve(port)
     begin(sources, 1)
     assert "lossguard_agent_active_runs 0.0" in ask(port)[1]
-    exporter.tick()
+    newest.tick()
     assert "lossguard_agent_active_runs 1.0" in ask(port)[1]
 
 
@@ -135,13 +141,13 @@ def test_a_run_that_ended_is_shown_for_an_hour(
 
 
 def test_a_taken_address_is_tried_again(
-    sources: Sources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    newest: Newest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(exporter_module, "_TRY_AGAIN_S", 0.0)
     caplog.set_level(logging.INFO)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        exporter = Exporter(f"127.0.0.1:{port}", sources, must_serve=False)
+        exporter = Exporter(f"127.0.0.1:{port}", newest, must_serve=False)
         exporter.tick()
         exporter.tick()
     exporter.tick()

@@ -85,6 +85,27 @@ def test_a_hang_is_said_once_and_so_is_its_end(watch: Watch) -> None:
     assert (ended.onset_step, ended.end_step) == (begun.onset_step, 50)
 
 
+def test_a_hang_that_ends_in_death_does_not_go_on(watch: Watch) -> None:
+    """"Resolved" would send whoever is awake back to bed; its healthy twin goes on, above."""
+    watch.go(3)
+    watch.go(100, moves=False)
+    watch.tables[0].now = "gone"
+    watch.go(10, beats=False)
+    hang, death = watch.found
+    assert (hang.symptom, hang.end_step) == (Symptom.HANG, None)
+    assert death.symptom is Symptom.PROCESS_EXIT
+
+
+def test_a_process_in_the_place_of_one_that_hung_has_no_hang_to_end(watch: Watch) -> None:
+    watch.go(3)
+    watch.go(100, moves=False)
+    hello = hello_of(world_size=1, host=socket.gethostname(), pid=2)
+    watch.stops.join(hello, float(watch.second))
+    watch.stops.ranks[0].table = Table()  # type: ignore[assignment]
+    watch.go(10)
+    assert [finding.end_step for finding in watch.found] == [None]
+
+
 def test_a_stopped_process_is_no_hang_but_is_said(watch: Watch) -> None:
     watch.go(3)
     watch.tables[0].now = "stopped"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from lossguard.probes.durable import DurableTier
-from lossguard.probes.durable_files import Disk, folder_of
+from lossguard.probes.durable_files import Disk, folder_of, write_folder
 from lossguard.probes.random_state import capture_random
 from lossguard.probes.snapshots import Snapshot
 from lossguard.probes.training_state import TrainingState
@@ -171,8 +174,10 @@ def test_a_rollback_takes_the_undone_ones_with_it(tmp_path: Path) -> None:
     disk = Tier(tmp_path)
     for step in (10, 20, 30):
         disk.write(small(step))
+    assert [one.step for one in disk.tier.written] == [10, 20, 30]
     disk.tier.forget_after(15)
     assert disk.tier.steps == [10]
+    assert [one.step for one in disk.tier.written] == [10]
 
 
 def test_one_is_written_at_a_time(tmp_path: Path) -> None:
@@ -233,6 +238,30 @@ def test_the_ranks_of_a_run_are_one_run(tmp_path: Path) -> None:
     tier.settle()
     gone = {"old-0.rank0", "old-0.rank1"}
     assert {p.name for p in tmp_path.iterdir()} == {*names, "now.rank8"} - gone
+
+
+def test_a_run_that_is_still_trained_keeps_its_own_however_many_there_are(tmp_path: Path) -> None:
+    """Eight experiments on one machine, and some of other machines in the same home."""
+    here: dict[str, Any] = {"pid": os.getppid(), "host": socket.gethostname()}
+    started_s = int(psutil.Process(here["pid"]).create_time())
+    abouts: dict[str, dict[str, Any]] = {
+        **{f"here-{i}": here | {"started_s": started_s} for i in range(4)},
+        **{
+            f"elsewhere-{i}": {"pid": 1, "host": "another", "written_s": time.time()}
+            for i in (0, 1)
+        },
+        **{f"ended-{i}": here | {"started_s": started_s - 1000} for i in range(2)},
+        "long-ago": {"pid": 1, "host": "another", "written_s": time.time() - 7200.0},
+        **{f"newest-{i}": {} for i in range(3)},
+    }
+    for age, (name, about) in enumerate(abouts.items()):
+        write_folder(tmp_path / name, 1, {}, about)
+        os.utime(tmp_path / name, (age, age))
+    tier = DurableTier(tmp_path / "now", {}, print, interval_s=0.0, among_runs=True)
+    assert tier.offer(small(1))
+    tier.settle()
+    gone = {"ended-0", "ended-1", "long-ago"}
+    assert {p.name for p in tmp_path.iterdir()} == {*abouts, "now"} - gone
 
 
 def test_what_another_process_of_this_run_left_is_set_aside_and_kept(tmp_path: Path) -> None:

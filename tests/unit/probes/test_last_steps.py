@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from lossguard.agent.alerts.other_settings import APPRISE, KEY, URL
+from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK
+from lossguard.agent.dead_man_settings import URL as DEAD_MAN
 from lossguard.errors import LossguardError
+from lossguard.probes import bundle as bundles
 from lossguard.probes import wire
 from lossguard.probes.bundle import Bundle
+from lossguard.probes.durable import files_of
+from lossguard.probes.durable_files import write_folder
 from lossguard.probes.last_steps import LastSteps
 from lossguard.probes.listener import LossCall
 from lossguard.probes.loading import load_snapshot
@@ -39,6 +49,7 @@ def asked(folder: Path, last: LastSteps, incident: str, *steps: int) -> tuple[Bu
     outbox = Outbox("run-a", 0)
     bundle = Bundle(folder, hello_of("run-a"), last, outbox)
     bundle.write(wire.Keep(run="run-a", incident=incident, steps=list(steps)))
+    bundle.settle(10.0)
     return bundle, [word.message for word in outbox.words if isinstance(word, wire.Event)]
 
 
@@ -73,7 +84,76 @@ def test_a_batch_that_alone_is_too_large_is_not_kept() -> None:
     found = last.find(3)
     assert found is not None
     assert not found.has_batch
-    assert last.too_large == 64
+    assert last.too_large
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [np.zeros(64), bytes(512), "x" * 512, [np.zeros(32), torch.zeros(64)]],
+    ids=["array", "bytes", "text", "both"],
+)
+def test_whatever_a_batch_is_made_of_counts(batch: Any) -> None:
+    last = LastSteps(256)
+    last.keep_batches()
+    last.forward_begins((batch,), {}, sampled=False)
+    last.step_ends(1)
+    found = last.find(1)
+    assert found is not None
+    assert not found.has_batch
+    assert last.too_large
+
+
+def test_a_step_that_never_ends_keeps_no_more_than_a_step_may() -> None:
+    """Ten thousand forwards without an update, and one list of so many numbers."""
+    last = LastSteps(1 << 20)
+    last.keep_batches()
+    for _ in range(10_000):
+        last.forward_begins((), {"x": 1}, sampled=False)
+    assert last._open is not None
+    assert len(last._open.forwards) < 5_000
+    last.step_ends(1)
+    last.forward_begins((list(range(10_000)),), {}, sampled=False)
+    assert last._open.forwards == [
+        {"args": ["<too large, not kept>"], "kwargs": "<too large, not kept>"}
+    ]
+
+
+def test_the_step_under_way_counts_towards_the_budget() -> None:
+    """The oldest ones make room for it before it is copied, not after."""
+    last = fed(5, budget=5 * 64)
+    last.forward_begins((torch.zeros(32),), {}, sampled=False)
+    assert last.find(2) is None
+    assert last.find(3) is not None
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_data_that_cannot_be_written_is_named_and_costs_no_other() -> None:
+    """A batch is made of what a script likes; the rest of it can be written without pickle."""
+
+    class Lazy(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError("not yet")
+
+    class Kind(IntEnum):
+        A = 1
+
+    records = np.zeros(3, dtype=[("a", np.int32)])
+    nested = torch.nested.nested_tensor([torch.zeros(2)], layout=torch.strided)
+    last = LastSteps(1 << 20)
+    last.keep_batches()
+    odd = (records, nested, np.array([object()]), Kind.A, torch.ones(2))
+    last.forward_begins(odd, {}, sampled=False)
+    last.forward_begins((Lazy(a=1),), {"y": torch.ones(1)}, sampled=False)
+    last.step_ends(1)
+    found = last.find(1)
+    assert found is not None
+    _, missing = files_of(found.kept)
+    assert not missing
+    first, second = found.kept["forwards"]
+    assert all("not kept" in one for one in first["args"][:-1])
+    assert torch.equal(first["args"][-1], torch.ones(2))
+    assert "RuntimeError" in second["args"]
+    assert torch.equal(second["kwargs"]["y"], torch.ones(1))
 
 
 def test_nothing_but_random_states_is_kept_unasked() -> None:
@@ -109,6 +189,7 @@ def test_the_steps_of_an_incident_are_written_once(tmp_path: Path) -> None:
     kept = load_snapshot(places[0])
     assert torch.equal(kept["forwards"][0]["args"][0], torch.full((16,), 20.0))
     bundle.write(wire.Keep(run="run-a", incident="run-a.1", steps=[25]))
+    bundle.settle(10.0)
     assert sorted((tmp_path / "run-a.1" / "rank0").iterdir()) == places
 
 
@@ -154,7 +235,8 @@ def test_targets_of_a_loss_are_kept_with_the_batch() -> None:
 
 def test_the_config_says_how_it_trains_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
-    monkeypatch.setenv("LOSSGUARD_TOKEN", "s3cret")
+    for secret in (TOKEN, WEBHOOK, URL, KEY, APPRISE, DEAD_MAN, "LOSSGUARD_OTHER_TOKEN"):
+        monkeypatch.setenv(secret, "s3cret")
     model = nn.Linear(3, 2)
     config = config_of(TrainingState(model, [torch.optim.AdamW(model.parameters(), lr=3e-4)]))
     assert config["model"] == "Linear"
@@ -165,6 +247,35 @@ def test_the_config_says_how_it_trains_and_no_secrets(monkeypatch: pytest.Monkey
     assert "s3cret" not in str(config)
 
 
+def test_what_cannot_be_told_of_a_training_costs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parameters without a shape yet; a precision that was set by other names."""
+
+    def mixed() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1))
+    config = config_of(TrainingState(model, [torch.optim.SGD(model[1].parameters(), lr=0.5)]))
+    assert config["parameters"] == "5"
+    assert config["precision"] == "RuntimeError: mix of the legacy and new APIs"
+    assert config["optimizer.group0.lr"] == "0.5"
+    assert "torch.initial_seed" in config
+
+
+def test_settings_that_lie_on_a_device_are_not_read() -> None:
+    """Adam takes tensors for its betas."""
+    model = nn.Linear(3, 2)
+    with FakeTensorMode():
+        betas = (torch.tensor(0.9, device="cuda"), torch.tensor(0.99, device="cuda"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["betas"] = betas
+    config = config_of(TrainingState(model, [optimizer]))
+    assert "optimizer.group0.betas" not in config
+    assert config["optimizer.group0.lr"] == "0.1"
+
+
 def test_a_training_that_fails_leaves_the_batch_it_failed_on(tmp_path: Path) -> None:
     last = fed(30)
     bundle, _ = asked(tmp_path, last, "run-b.1")
@@ -173,3 +284,36 @@ def test_a_training_that_fails_leaves_the_batch_it_failed_on(tmp_path: Path) -> 
     kept = load_snapshot(tmp_path / "run-a.last" / "rank0")
     assert kept["step"] == 31
     assert kept["forwards"][0]["args"][0][0] == 31.0
+
+
+def test_whoever_asks_for_evidence_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the link: heartbeats, and the order to roll back, come meanwhile."""
+    disk_is_free = threading.Event()
+
+    def slow(*args: Any) -> Path:
+        assert disk_is_free.wait(60.0)
+        return write_folder(*args)
+
+    monkeypatch.setattr(bundles, "write_folder", slow)
+    bundle = Bundle(tmp_path, hello_of("run-a"), fed(30), Outbox("run-a", 0))
+    for number in (1, 2):
+        bundle.write(wire.Keep(run="run-a", incident=f"run-a.{number}", steps=[20]))
+    assert not list(tmp_path.rglob("manifest.json"))
+    disk_is_free.set()
+    bundle.settle(60.0)
+    assert len(list(tmp_path.rglob("manifest.json"))) == 2
+
+
+def test_no_thread_to_be_had_is_said_and_hurts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process is ending."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    _, words = asked(tmp_path, fed(30), "run-a.1", 20)
+    assert words == ["the evidence could not be written: can't start new thread"]

@@ -238,7 +238,8 @@ def test_an_agent_that_vanishes_and_comes_back_is_found_again(
         assert [header.sequence for header in got] == list(range(2, 12))
     finally:
         second.close()
-    assert "no word from the lossguard agent" in caplog.text
+    assert caplog.text.count("no word from the lossguard agent") == 1
+    assert caplog.text.count("the lossguard agent is back after") == 1
 
 
 def test_an_agent_that_does_not_read_costs_measurements_and_no_time(

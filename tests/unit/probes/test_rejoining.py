@@ -80,3 +80,13 @@ def test_a_tensor_that_has_another_shape_now_is_refused() -> None:
 def test_what_is_whole_everywhere_is_taken_as_it_is() -> None:
     kept = state(torch.ones(3))
     assert Rejoined(kept, {}, lambda path, of: None).whole()["model"]["w"] is kept["model"]["w"]
+
+
+def test_moments_that_the_first_rank_has_not_are_not_lost_in_silence() -> None:
+    """A parameter had no gradient there yet; which, nobody can make up."""
+    first: dict[str, Any] = {"optimizers": [{"state": [None]}]}
+    other: dict[str, Any] = {"optimizers": [{"state": [{"exp_avg": torch.ones(2)}]}]}
+    joined = Rejoined(first, {}, lambda path, of: None)
+    joined.take(first, {})
+    with pytest.raises(ValueError, match=r"optimizers\.0\.state\.0\.exp_avg was left by some"):
+        joined.take(other, {})

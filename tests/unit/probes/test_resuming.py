@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lossguard.home import find_home
+from lossguard.probes.durable_files import write_folder
 from tests.unit.probes.commanded import command
 from tests.unit.probes.loops import Tiny, Watch, loop_of, loss_of, same, weights_of
 
@@ -222,3 +223,52 @@ def test_what_is_on_disk_holds_no_pickle(watch: Watch) -> None:
     (folder,) = (find_home().state / "snapshots").glob("*/step-*")
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "tree", "blobs"}
     assert json.loads(Path(folder, "manifest.json").read_text().split("\n", 1)[1])["step"] == 10
+
+
+def left_by_two_ranks(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, drift: float = 0.0, depth: int = 2
+) -> Life:
+    """What the second one trained is off by ``drift``."""
+    for rank in range(2):
+        monkeypatch.setenv("LOSSGUARD_RUN", "mine.1")
+        life = Life(watch, depth=depth)
+        life.tier._about |= {"world_size": 2, "rank": rank}
+        life.tier._folder = find_home().state / "snapshots" / f"mine.1.rank{rank}"
+        life.train(0, 10)
+        with torch.no_grad():
+            next(life.model.parameters()).add_(rank * drift)
+        life.save()
+    monkeypatch.setenv("LOSSGUARD_RUN", "mine.2")
+    return Life(watch)
+
+
+def test_one_rank_takes_up_what_two_replicas_have_left(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = left_by_two_ranks(watch, monkeypatch)
+    assert life.guard.resume() == 10
+
+
+@pytest.mark.parametrize("other", [{"drift": 1e-3}, {"depth": 3}], ids=["not the same", "larger"])
+def test_what_two_ranks_have_left_of_another_kind_is_passed_over(
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    other: dict[str, Any],
+) -> None:
+    """A parameter each of their own, as experts are; or more parameters than there are now."""
+    life = left_by_two_ranks(watch, monkeypatch, **other)
+    before = life.everything
+    assert life.guard.resume() is None
+    assert same(life.everything, before)
+    assert "passed over" in caplog.text
+
+
+def test_what_is_no_folder_of_snapshots_is_in_nobodys_way(watch: Watch) -> None:
+    """A file, a folder of something else, a manifest of before there were ranks."""
+    after_the_step(Life(watch))
+    snapshots = find_home().state / "snapshots"
+    (snapshots / ".DS_Store").write_text("")
+    (snapshots / "notes").mkdir()
+    write_folder(snapshots / "old", 3, {}, {"name": "mine"})
+    assert Life(watch).guard.resume() == 10

@@ -178,3 +178,15 @@ def test_the_containers_limit_counts(tmp_path: Path, limit: str, expected: float
     """What the cgroup leaves, its reclaimable cache included; without a limit, the machine's."""
     free = free_memory_bytes(_limited(tmp_path, limit, 700, 100))
     assert free == expected if math.isfinite(expected) else free > 1000
+
+
+def test_what_is_held_can_be_told_to_people() -> None:
+    """Step, time and size of each, oldest first, and no more after they are let go."""
+    begun = time.monotonic()
+    ring = filled(range(1, 4))
+    assert [(one.step, one.bytes, one.on_disk) for one in ring.held()] == [
+        (1, 100, False), (2, 100, False), (3, 100, False),
+    ]  # fmt: skip
+    assert all(begun <= one.taken_s <= time.monotonic() for one in ring.held())
+    ring.clear()
+    assert ring.held() == []

@@ -340,3 +340,35 @@ def test_live_bytes_are_those_of_weights_and_moments() -> None:
     weight.grad = torch.ones(1000)
     optimizer.step()
     assert TrainingState(None, [optimizer]).live_bytes() == 8000
+
+
+def test_what_the_script_wrote_is_asked_for_its_state_once_a_snapshot() -> None:
+    """It may cost, draw, or count."""
+
+    class Average:
+        asked = 0
+
+        def state_dict(self) -> dict[str, Tensor]:
+            self.asked += 1
+            return {"w": torch.ones(2)}
+
+    average = Average()
+    model = nn.Linear(2, 1)
+    state = TrainingState(model, [torch.optim.SGD(model.parameters())], extra={"ema": average})
+    assert torch.equal(state.capture()["extra"]["ema"]["w"], torch.ones(2))
+    assert average.asked == 1
+
+
+def test_a_snapshot_is_taken_where_nobody_can_say_how_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is for as many ranks as there are now."""
+
+    def place(self: Any, extra: Any) -> Any:
+        raise NotImplementedError("a cut of a new kind")
+
+    monkeypatch.setattr(TrainingState, "_places", place)
+    model = nn.Linear(2, 1)
+    kept = TrainingState(model, [torch.optim.SGD(model.parameters())]).capture()
+    assert "a cut of a new kind" in kept["places"]
+    assert torch.equal(kept["model"]["weight"], model.weight)

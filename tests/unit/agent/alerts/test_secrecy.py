@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_no_secret_is_left_in_any_text(found: str) -> None:
         assert found not in clean
         assert found.rpartition("-")[2].rpartition("/")[2] not in clean
     assert redacted("box-1 of xo-b, see slack.com/docs") == "box-1 of xo-b, see slack.com/docs"
+
+
+@pytest.mark.parametrize("found", SECRETS)
+@pytest.mark.parametrize("around", ['"{}"', "{}\n", "'{}'", "\\{}\\", "\u2028{}\t"])
+def test_json_without_secrets_is_json(found: str, around: str) -> None:
+    """A quoted address in a traceback must not take the quote's backslash with it."""
+    told = {"message": f"ValueError: {around.format(found)}", "after": 1}
+    clean = json.loads(redacted(json.dumps(told)))
+    assert found not in clean["message"]
+    assert clean["after"] == 1
 
 
 @pytest.mark.parametrize("found", SECRETS)

@@ -6,11 +6,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lossguard.agent.alerts import worker as worker_module
 from lossguard.agent.alerts.journal import Place
+from lossguard.agent.alerts.records import Root, Saying
 from lossguard.agent.alerts.rendering import Outgoing
 from lossguard.agent.alerts.settings import AlertSettings, SlackSettings
 from lossguard.agent.alerts.worker import Teller, Worker, bundle_texts
@@ -27,6 +29,7 @@ class Slow:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.texts: list[str] = []
+        self.said: list[Outgoing] = []
 
     def connect(self) -> str:
         return "a test"
@@ -37,6 +40,7 @@ class Slow:
     def deliver(self, what: Outgoing, channel: str, place: Place | None) -> Place | None:
         self.go.wait()
         self.texts.append(type(what).__name__)
+        self.said.append(what)
         return Place("C1", str(len(self.texts)))
 
 
@@ -103,3 +107,25 @@ def test_files_of_a_bundle_are_read_as_far_as_is_needed(tmp_path: Path) -> None:
     assert list(texts) == ["stacks.txt"]
     assert len(texts["stacks.txt"]) == 1 << 16
     assert bundle_texts("") == bundle_texts(str(tmp_path / "nowhere")) == {}
+
+
+def test_what_cannot_be_put_into_words_is_told_all_the_same_and_takes_nothing_with_it(
+    tmp_path: Path, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as told from then on: nobody would come back to it."""
+    real = worker_module.render
+
+    def render(saying: Saying, **how: Any) -> Outgoing:
+        if isinstance(saying, Root) and saying.story.news.line.run == "odd":
+            raise ValueError("no words")
+        return real(saying, **how)
+
+    monkeypatch.setattr(worker_module, "render", render)
+    slow.go.set()
+    teller = opened(tmp_path, slow)
+    for run in ("odd", "even"):
+        teller.hear(incident(run=run), NOON)
+    while teller.turn(NOON, 0.0):
+        pass
+    assert "lossguard show odd.1" in str(slow.said)
+    assert "even.1" in str(slow.said)

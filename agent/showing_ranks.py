@@ -1,0 +1,76 @@
+"""The processes of a run as viewers get them, and the snapshots that all of them hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from lossguard.agent.feed import RankLine, SnapshotLine
+from lossguard.agent.live import LiveRun
+from lossguard.detectors import Severity
+from lossguard.probes import wire
+
+_SHOWN = (
+    "step_time", "data_wait", "forward_time", "backward_time", "optimizer_time", "rss",
+    "gpu_utilization", "gpu_temperature", "gpu_power", "memory_allocated", "memory_total",
+)  # fmt: skip
+_MOST_RANKS = 128
+_LONGEST = 200
+
+
+def rank_lines(live: LiveRun, now: float) -> list[RankLine]:
+    """One a rank, by what it said last; ``now`` is monotonic [s]."""
+    lines = []
+    for number, rank in sorted(live.ranks.items())[:_MOST_RANKS]:
+        beat = rank.beat
+        lines.append(
+            RankLine(
+                rank=number,
+                host=rank.hello.host,
+                pid=rank.hello.pid,
+                step=max(rank.step, beat.step if beat else 0),
+                heard_s=max(0.0, now - rank.heard_s),
+                phase=beat.phase[:_LONGEST] if beat else "",
+                at=beat.at[:_LONGEST] if beat else "",
+                values={name: rank.last[name] for name in _SHOWN if name in rank.last},
+            )
+        )
+    return lines
+
+
+def snapshot_lines(live: LiveRun) -> list[SnapshotLine]:
+    """The states that a rollback can go to, newest first: those that every rank holds."""
+    beats = [rank.beat for rank in live.ranks.values()]
+    if live.is_over or not beats or any(beat is None for beat in beats):
+        return []
+    told = [beat for beat in beats if beat is not None]
+    common = set.intersection(*({one.step for one in beat.snapshots} for beat in told))
+    first = told[0]
+    lines = {
+        held.step: SnapshotLine(
+            step=held.step,
+            age_s=max(0.0, first.time_s - held.taken_s),
+            bytes=sum(_bytes_of(beat.snapshots, held.step) for beat in told),
+            place="disk" if held.on_disk else "memory",
+            health=_health(live, held.step),
+        )
+        for held in reversed(first.snapshots[: wire.MOST_HELD])
+        if held.step in common
+    }
+    return [lines[step] for step in sorted(lines, reverse=True)]
+
+
+def _bytes_of(held: Iterable[wire.Held], step: int) -> int:
+    return next((one.bytes for one in held if one.step == step), 0)
+
+
+def _health(live: LiveRun, step: int) -> Literal["good", "unproven", "doubtful"]:
+    """As a rollback sees it: what is bad at an onset was made by the weights of the step before."""
+    onsets = [
+        incident.onset_step
+        for incident in live.run.incidents.open
+        if incident.is_acute and incident.severity is not Severity.INFO
+    ]
+    if onsets and step > min(onsets) - 2:
+        return "doubtful"
+    return "good" if step <= live.run.proven_step else "unproven"
