@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from lossguard.agent.feed import RunState
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from lossguard.agent.dead_man import PingState
     from lossguard.agent.live import LiveRun
     from lossguard.agent.loop_lag import LoopLag
+    from lossguard.agent.otel.sender import SendingState
     from lossguard.agent.registry import Registry
     from lossguard.agent.sockets import Router
     from lossguard.agent.store import Store
 
+_EVERY_S = 1.0
 MOST_RUNS = 50
 MOST_RANKS = 1000
 """Of all runs together."""
@@ -92,6 +94,7 @@ class Figures(NamedTuple):
     alerts: Mapping[str, NotifierState]
     """By target; empty where nobody is told."""
     dead_man: PingState | None
+    otel: SendingState | None
 
 
 class Sources(NamedTuple):
@@ -103,8 +106,28 @@ class Sources(NamedTuple):
     lag: LoopLag
 
 
+class Newest:
+    """The figures of about now: taken in the agent's loop, once a second, and read by any thread.
+    Raises what ``take_anew`` does."""
+
+    def __init__(self, take_anew: Callable[[], Figures]) -> None:
+        self._take_anew = take_anew
+        self._figures = take_anew()
+
+    def __call__(self) -> Figures:
+        return self._figures
+
+    def tick(self) -> None:
+        """A few times a second, in the loop: about 0.1 ms a run, once a second."""
+        if time.monotonic() - self._figures.taken_s >= _EVERY_S:
+            self._figures = self._take_anew()
+
+
 def take(
-    sources: Sources, alerts: Mapping[str, NotifierState], dead_man: PingState | None
+    sources: Sources,
+    alerts: Mapping[str, NotifierState],
+    dead_man: PingState | None,
+    otel: SendingState | None = None,
 ) -> Figures:
     """How all stands now. To be called in the agent's loop; takes about 0.1 ms a run."""
     now = time.monotonic()
@@ -128,6 +151,7 @@ def take(
         store_waiting=sources.store.num_waiting,
         alerts=alerts,
         dead_man=dead_man,
+        otel=otel,
     )
 
 

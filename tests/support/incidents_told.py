@@ -12,6 +12,7 @@ from lossguard.agent.alerts.desk import Desk
 from lossguard.agent.alerts.records import (
     IncidentNews,
     Measured,
+    News,
     Reply,
     Root,
     RunNews,
@@ -91,7 +92,7 @@ class DeskAt:
         self.said_at: list[float] = []
         self.desk = Desk(self.settings, CaseFile(since=NOON), two_channels=two_channels)
 
-    def hear(self, *news: IncidentNews | RunNews) -> list[Saying]:
+    def hear(self, *news: News) -> list[Saying]:
         """Take it, and what is said at once."""
         for item in news:
             self.desk.take(item, self.now)

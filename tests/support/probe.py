@@ -11,7 +11,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import zmq
 
+from lossguard.connection import prove
 from lossguard.home import Home
+from lossguard.key_files import read_key_file
 from lossguard.probes import wire
 from tests.support.waiting import PATIENCE_S
 
@@ -52,6 +54,8 @@ class FakeProbe:
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.SNDTIMEO, int(PATIENCE_S * 1000))
         self._socket.set(zmq.RECONNECT_IVL, 20)
+        if home.key_file is not None:
+            prove(self._socket, read_key_file(home.key_file))
         self._socket.connect(home.probe_endpoint)
 
     def __enter__(self) -> FakeProbe:

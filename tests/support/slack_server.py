@@ -71,6 +71,8 @@ class Workspace:
     messages: list[dict[str, Any]] = field(default_factory=list)
     """All that anybody sees, files too, oldest first; changed ones as they read now."""
     edits: int = 0
+    whispers: list[dict[str, str]] = field(default_factory=list)
+    """What one person alone has seen: ``channel``, ``user``, ``text``."""
     calls: list[str] = field(default_factory=list)
     faults: dict[str, deque[Fault]] = field(default_factory=dict)
     limits_rate: bool = True
@@ -109,6 +111,7 @@ class SlackServer:
             "auth.test": self._auth_test,
             "chat.postMessage": self._post,
             "chat.update": self._update,
+            "chat.postEphemeral": self._whisper,
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
@@ -227,6 +230,17 @@ class SlackServer:
         message["edited"] = True
         self.workspace.edits += 1
         return {"channel": channel.id, "ts": message["ts"], "text": message["text"]}
+
+    def _whisper(self, arguments: dict[str, Any], token: str) -> dict[str, Any]:
+        self.need(token, "chat:write")
+        channel = self._channel(arguments.get("channel", ""), by_name=False)
+        _check_message(arguments, most_text=40_000)
+        if not arguments.get("user"):
+            raise Refused("user_not_found")
+        self.workspace.whispers.append(
+            {"channel": channel.id, "user": arguments["user"], "text": arguments["text"]}
+        )
+        return {"message_ts": self._stamp()}
 
     def _upload_url(self, arguments: dict[str, Any], token: str) -> dict[str, Any]:
         self.need(token, "files:write")

@@ -21,11 +21,12 @@ class Asked(NamedTuple):
 
 class WebServer:
     """``asked`` holds every request so far. ``answers`` are statuses (and headers) for the next
-    ones; with none left it is 200."""
+    ones; with none left it is 200. ``body`` goes with each."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.answers: deque[tuple[int, dict[str, str]]] = deque()
+        self.body = b""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,6 +40,7 @@ class WebServer:
                 for name, value in extra.items():
                     self.send_header(name, value)
                 self.end_headers()
+                self.wfile.write(outer.body)
 
             do_POST = do_GET
 

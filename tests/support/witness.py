@@ -10,6 +10,8 @@ from types import TracebackType
 import zmq
 
 from lossguard.agent.daemon import sole_agent
+from lossguard.agent.listening import refusal_to_probe
+from lossguard.agent.peers import LocalDoor, Peer
 from lossguard.agent.registry import Registry
 from lossguard.agent.run import Outcome
 from lossguard.agent.sockets import Router
@@ -67,8 +69,8 @@ class Witness:
         registry = Registry(store, lambda identity, frame: router.send(identity, frame))
         heard: set[str] = set()
 
-        def take(identity: bytes, frames: list[bytes]) -> None:
-            registry.take(identity, frames)
+        def take(identity: bytes, frames: list[bytes], peer: Peer) -> None:
+            registry.take(identity, frames, peer)
             for run in set(registry.runs) - heard:
                 heard.add(run)
                 self._listen(registry, run)
@@ -80,7 +82,14 @@ class Witness:
                 else:
                     self._over.add(name)
 
-        router = Router(context, self._home.probe_endpoint, take)
+        router = Router(
+            context,
+            self._home.probe_endpoint,
+            take,
+            door=LocalDoor(),
+            refusal=refusal_to_probe,
+            mark=b"p",
+        )
         self._ready.set()
         while not self._stop.is_set():
             await asyncio.sleep(_TICK_S)
