@@ -228,6 +228,7 @@ class Acting:
         of those on disk, which were for the case that it did not."""
         self.leave_others("the training is over")
         self._ring.clear()
+        self._promised = None
         self._best.clear()
         if finished:
             self._tier.remove()
@@ -244,7 +245,7 @@ class Acting:
         if takes:
             self.snapshot(step, step_time_s)
         if offers:
-            proven = self._proven() if together is None else self._promised
+            proven = self._proven() if together is None else self._take_promised(together)
             if proven is not None and self._tier.offer(proven, now=together is not None):
                 self._offered = proven.step
         if together is not None:
@@ -256,6 +257,14 @@ class Acting:
             return None
         proven = self._ring.newest_before(self._seen_limits.proven_step)
         return proven if proven is not None and proven.step > self._offered else None
+
+    def _take_promised(self, together: Together) -> Snapshot | None:
+        """What the ranks have agreed to write: another one may have been promised since."""
+        promised = self._promised
+        if promised is None or promised.step != together.writes:
+            return None
+        self._promised = None
+        return promised
 
     def _promise(self, together: Together, coming: int) -> None:
         """What all ranks are to write soon, as far as it goes by this one. It is held until the

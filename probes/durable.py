@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -14,10 +15,12 @@ import msgspec
 
 from lossguard.home import find_home
 from lossguard.probes import wire
+from lossguard.probes.at_work import may_be_at_work
 from lossguard.probes.durable_files import (
     Damaged,
     Disk,
     folder_of,
+    newest_manifest,
     read_file,
     read_manifest,
     remove_folder,
@@ -165,9 +168,10 @@ class DurableTier:
         self.written = tuple(one for one in self.written if one.step <= step)
 
     def remove(self) -> None:
-        """All of it. What is being written just now stays for the next run to remove."""
+        """All that is ours. What is being written just now stays for the next run to remove."""
         if self._writer is None or not self._writer.is_alive():
-            for name in (self._folder.name, *self.predecessors):
+            ours = [self._folder.name] if self._is_ours else []
+            for name in (*ours, *self.predecessors):
                 shutil.rmtree(self._folder.parent / name, ignore_errors=True)
 
     def _write(self, snapshot: Snapshot) -> None:
@@ -303,16 +307,26 @@ def _set_aside(folder: Path, disk: Disk) -> None:
 def _forget_old_runs(folder: Path, most: int) -> None:
     """Remove the snapshots of all but the newest few other runs: disks are finite.
 
-    Only folders that hold snapshots and nothing else.
+    Only folders that hold snapshots and nothing else, of runs that nobody trains any more.
     """
     others: dict[str, list[Path]] = {}
     for path in folder.parent.glob("*/"):
         if run_of_folder(path) != run_of_folder(folder) and _is_of_a_run(path):
             others.setdefault(run_of_folder(path), []).append(path)
-    newest = {run: max(path.stat().st_mtime for path in paths) for run, paths in others.items()}
+    newest = {run: max(map(_changed_s, paths)) for run, paths in others.items()}
     for run in sorted(newest, key=newest.__getitem__)[:-most]:
-        for path in others[run]:
-            shutil.rmtree(path, ignore_errors=True)
+        abouts = [newest_manifest(path).get("about", {}) for path in others[run]]
+        if not any(may_be_at_work(about) for about in abouts):
+            for path in others[run]:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _changed_s(path: Path) -> float:
+    """0 of a folder that another rank has removed meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def run_of_folder(folder: Path) -> str:
@@ -322,8 +336,7 @@ def run_of_folder(folder: Path) -> str:
 
 def _is_of_a_run(path: Path) -> bool:
     steps = {folder_of(path, step).name for step in steps_in(path)}
-    names = {entry.name for entry in path.iterdir()}
-    return bool(steps) and not path.is_symlink() and names == steps
+    return bool(steps) and not path.is_symlink() and set(os.listdir(path)) == steps
 
 
 def tier_of_run(hello: wire.Hello, report: Callable[[str], None]) -> DurableTier:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def steps_in(parent: Path) -> list[int]:
     """Steps that have a folder, oldest first. Says nothing about what is in them."""
     try:
         names = os.listdir(parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
@@ -121,6 +122,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format") != _FORMAT:
         raise Damaged(f"{folder / MANIFEST}: format {manifest.get('format')}, not {_FORMAT}")
     return manifest
+
+
+def newest_manifest(parent: Path) -> dict[str, Any]:
+    """Of the newest step there whose manifest is whole; empty where there is none."""
+    for step in reversed(steps_in(parent)):
+        with suppress(Damaged):
+            return read_manifest(folder_of(parent, step))
+    return {}
 
 
 def read_file(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytearray:

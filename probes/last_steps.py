@@ -8,22 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from lossguard.probes.batch_copies import BatchCopies
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.listener import LossCall
 from lossguard.probes.random_state import capture_random
-from lossguard.probes.tensors import to_host
 
 _ASKED = "LOSSGUARD_KEEP_BATCHES"
 _MOST_BYTES = 256 << 20
 _SHARE = 8
 """Of the memory that is free, batches take this part at most."""
 _STEPS = 64
-_DEEPEST = 6
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class LastStep(NamedTuple):
@@ -51,10 +47,9 @@ class _Open:
     """The step that is under way."""
 
     random: dict[str, Any]
+    copies: BatchCopies
     forwards: list[dict[str, Any]] = field(default_factory=list)
     targets: list[Any] = field(default_factory=list)
-    bytes: int = 0
-    on_device: bool = False
 
 
 class LastSteps:
@@ -73,8 +68,8 @@ class LastSteps:
         self._bytes = 0
         self._budget = budget_bytes
         self.keeps_batches = False
-        self.too_large = 0
-        """Size of a batch that alone is over the budget, or 0 [bytes]."""
+        self.too_large = False
+        """Whether there was a batch that alone is over the budget."""
         if os.environ.get(_ASKED, "") not in ("", "0"):
             self.keep_batches()
 
@@ -88,16 +83,19 @@ class LastSteps:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, sampled: bool
     ) -> None:
         """The model is given something to train on."""
-        if self._open is None and (self.keeps_batches or sampled or not self._ring):
-            self._open = _Open(capture_random())
-        if self.keeps_batches and self._open is not None:
-            given = {"args": self._copy(args), "kwargs": self._copy(dict(kwargs))}
-            self._open.forwards.append(given)
+        wanted = self.keeps_batches or sampled or not self._ring
+        if self._open is None and wanted and not _is_captured():
+            self._open = _Open(capture_random(), BatchCopies(self._make_room))
+        now = self._open
+        if self.keeps_batches and now is not None and not now.copies.too_large:
+            given = {"args": now.copies.of(args), "kwargs": now.copies.of(dict(kwargs))}
+            now.forwards.append(given)
 
     def loss_is_asked(self, call: LossCall) -> None:
         """A loss is computed, with gradients."""
-        if self.keeps_batches and self._open is not None:
-            self._open.targets.append(self._copy(call.arguments().get("target")))
+        now = self._open
+        if self.keeps_batches and now is not None and not now.copies.too_large:
+            now.targets.append(now.copies.of(call.arguments().get("target")))
 
     def step_ends(self, step: int) -> None:
         """What was kept since the last step is of this one."""
@@ -105,17 +103,24 @@ class LastSteps:
         if now is None:
             return
         kept: dict[str, Any] = {"random": now.random}
-        if now.bytes > (self._budget or 0):
-            self.too_large = now.bytes
-            now.bytes, now.on_device = 0, False
+        size, arrives = now.copies.bytes, now.copies.on_device
+        if now.copies.too_large:
+            self.too_large, size, arrives = True, 0, False
         elif now.forwards:
             kept |= {"forwards": now.forwards, "targets": now.targets}
         if len(self._ring) == _STEPS:
             self._forget_oldest()
-        self._ring.append(LastStep(step, kept, now.bytes, _arrival() if now.on_device else None))
-        self._bytes += now.bytes
-        while self._bytes > (self._budget or 0):
+        self._ring.append(LastStep(step, kept, size, _arrival() if arrives else None))
+        self._bytes += size
+
+    def _make_room(self, size: int) -> bool:
+        """For the batch of the step that is under way; False where it is over the budget alone."""
+        budget = self._budget or 0
+        if size > budget:
+            return False
+        while self._bytes + size > budget:
             self._forget_oldest()
+        return True
 
     def find(self, step: int) -> LastStep | None:
         """What is kept of a step, or else of the newest before it: its random state, from which
@@ -126,32 +131,10 @@ class LastSteps:
     def _forget_oldest(self) -> None:
         self._bytes -= self._ring.popleft().bytes
 
-    def _copy(self, value: Any, depth: int = _DEEPEST) -> Any:
-        """A copy in host memory; of what is no plain data its kind."""
-        if isinstance(value, Tensor):
-            return self._copy_of(value)
-        if isinstance(value, _PLAIN):
-            return value
-        if isinstance(value, np.ndarray):
-            return value.copy()
-        if depth and isinstance(value, Mapping):
-            return {str(key): self._copy(item, depth - 1) for key, item in value.items()}
-        if depth and isinstance(value, (list, tuple)):
-            return [self._copy(item, depth - 1) for item in value]
-        return f"<{type(value).__qualname__}, not kept>"
 
-    def _copy_of(self, tensor: Tensor) -> Any:
-        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-        if not plain or tensor.is_quantized or tensor.is_meta or self._open is None:
-            return f"<{type(tensor).__qualname__} on {tensor.device}, not kept>"
-        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-            return f"<{type(tensor).__qualname__} of a captured graph, not kept>"
-        self._open.bytes += tensor.numel() * tensor.element_size()
-        if self._open.bytes > (self._budget or 0):
-            return "<too large, not kept>"
-        self._open.on_device |= tensor.device.type != "cpu"
-        with torch.inference_mode(False), torch.no_grad():
-            return to_host(tensor)
+def _is_captured() -> bool:
+    """Into a CUDA graph: the generators must not be asked then."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _arrival() -> Any:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from lossguard.home import Home
 from lossguard.own_python import own_python
+
+_LONG_LOG_BYTES = 4 << 20
 
 
 def agent_is_running(home: Home) -> bool:
@@ -25,6 +29,13 @@ def agent_is_running(home: Home) -> bool:
     return False
 
 
+def _set_aside(log: Path) -> None:
+    """A log that has grown long makes room for a new one; the one before is kept."""
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _LONG_LOG_BYTES:
+            os.replace(log, log.with_name(f"{log.name}.1"))
+
+
 def start_agent(home: Home) -> None:
     """Start an agent in the background; it outlives this process and is not its child.
 
@@ -39,6 +50,7 @@ def start_agent(home: Home) -> None:
         and not key.startswith("TORCHELASTIC_")
     }
     agent = own_python("lossguard", "agent", "--background")
+    _set_aside(home.agent_log_path)
     with home.agent_log_path.open("ab") as log:
         # The shell leaves the agent behind and ends: nobody has to reap it later.
         subprocess.run(

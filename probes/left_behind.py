@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import psutil
 
 from lossguard.probes import wire
+from lossguard.probes.at_work import is_at_work
 from lossguard.probes.durable import run_of_folder
-from lossguard.probes.durable_files import Damaged, folder_of, read_manifest, steps_in
+from lossguard.probes.durable_files import newest_manifest, steps_in
+
+log = logging.getLogger("lossguard")
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -43,13 +43,10 @@ def left_behind(parent: Path, hello: wire.Hello) -> list[Left]:
 
 def _look(parent: Path, hello: wire.Hello) -> Iterator[Left]:
     for folder in parent.glob("*/"):
-        steps = steps_in(folder)
-        for step in reversed(steps):
-            try:
-                about = read_manifest(folder_of(folder, step))["about"]
-            except Damaged:
-                continue
-            if about.get("name") == hello.name and not _is_at_work(about):
+        try:
+            steps = steps_in(folder)
+            about = newest_manifest(folder).get("about", {})
+            if about.get("name") == hello.name and not is_at_work(about):
                 yield Left(
                     run_of_folder(folder),
                     int(about["world_size"]),
@@ -58,18 +55,8 @@ def _look(parent: Path, hello: wire.Hello) -> Iterator[Left]:
                     steps,
                     folder.name,
                 )
-            break
-
-
-def _is_at_work(about: Mapping[str, Any]) -> bool:
-    """Whether another process of this machine is still training it."""
-    pid = about.get("pid")
-    if not isinstance(pid, int) or pid == os.getpid() or about.get("host") != socket.gethostname():
-        return False
-    try:
-        return bool(psutil.Process(pid).create_time() <= about.get("started_s", 0) + 1)
-    except psutil.Error:
-        return False
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            log.debug("%s is no folder of snapshots: %r", folder, error)
 
 
 def candidates(said: Sequence[Sequence[Left]]) -> list[Candidate]:

@@ -18,6 +18,8 @@ Live = Callable[[Path, tuple[int, ...]], Place | None]
 """Where the part of a tensor lies that this rank wants, by its path and the shape of the whole;
 None: all of it."""
 
+_NEEDED = ("model", "optimizers")
+
 
 class _Wanted(NamedTuple):
     """A block of a tensor that is being put together."""
@@ -35,6 +37,7 @@ class Rejoined:
     def __init__(self, first: Mapping[str, Any], places: Mapping[Path, Place], live: Live) -> None:
         """Raises ValueError where a tensor has another shape now."""
         self._kept = dict(first)
+        self._first = {path for path, _ in leaves(first)}
         self._wanted: dict[Path, _Wanted] = {}
         self._filled: dict[Path, int] = {}
         for path, tensor in leaves(first):
@@ -52,8 +55,13 @@ class Rejoined:
             self._filled[path] = 0
 
     def take(self, kept: Mapping[str, Any], places: Mapping[Path, Place]) -> None:
-        """What one rank has left; the first one's too. Each once."""
+        """What one rank has left; the first one's too. Each once.
+
+        Raises ValueError where it has something of the training that the first rank has not.
+        """
         for path, part in leaves(kept):
+            if path[0] in _NEEDED and path not in self._first:
+                raise ValueError(f"{'.'.join(map(str, path))} was left by some ranks only")
             wanted = self._wanted.get(path)
             if wanted is None:
                 continue

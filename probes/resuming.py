@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 
 from lossguard.errors import LossguardError
 from lossguard.probes import wire
@@ -69,6 +70,8 @@ def _read(
         return None, f"a snapshot is damaged: {error}"
     except (ValueError, OSError) as error:
         return None, f"{folders[0]}: {error}"
+    except Exception as error:  # a state of another make; the other ranks wait for an answer
+        return None, f"{folders[0]}: {type(error).__name__}: {error}"
     return found, ""
 
 
@@ -84,8 +87,23 @@ def _put_together(state: TrainingState, folders: list[Path], step: int) -> Durab
     joined.take(first.kept, places)
     for folder in folders[1:]:
         other = read_snapshot(folder, step)
+        _require_replicas(state.parameter_names(), first.kept["model"], other.kept["model"], places)
         joined.take(other.kept, _places(other, folder))
     return first._replace(kept=joined.whole(), missing=(*first.missing, "random generators", *gone))
+
+
+def _require_replicas(
+    names: Iterable[str],
+    first: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    places: Mapping[Any, Any],
+) -> None:
+    """Raises ValueError where ranks had a parameter each of their own, as experts on ranks are, and
+    nothing says whose is to go where. Buffers may differ: each rank counts its own batches."""
+    for name in names:
+        cut = ("model", name) in places
+        if not cut and name in first and not torch.equal(first[name], other.get(name, first[name])):
+            raise ValueError(f"{name} was not the same on all ranks, and not one part of a whole")
 
 
 def _places(found: Durable, folder: Path) -> Mapping[Any, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lossguard.probes.cut import CutOtherwise, Path, Place, leaves, place_of, places_in
@@ -61,16 +62,17 @@ class TrainingState:
         Of tensors that are cut over ranks the part that lies here, and in ``places`` where it lies,
         or in words why nobody can say.
         """
+        states = {name: _state_of(thing) for name, thing in self.extra.items()}
         try:
-            places: Any = self._places()
-        except CutOtherwise as error:
-            places = str(error)
+            places: Any = self._places(states)
+        except Exception as error:  # a cut of a kind that torch itself cannot place: no less kept
+            places = str(error) if isinstance(error, CutOtherwise) else repr(error)
         return ({"places": places} if places else {}) | {
             "model": to_host(self._model_tensors()),
             "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
             "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
             "scaler": to_host(_scaler_tensors(self.scaler)),
-            "extra": {name: _capture_extra(thing) for name, thing in self.extra.items()},
+            "extra": to_host(states),
             "random": capture_random(),
         }
 
@@ -112,8 +114,10 @@ class TrainingState:
                     answers[name] = f"{type(error).__name__}: {error}"[:200]
         return answers
 
-    def _places(self) -> dict[Path, Place]:
+    def _places(self, extra: Mapping[str, Any]) -> dict[Path, Place]:
         """Of all that ``capture`` copies in part. Raises CutOtherwise."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return {}
         models = [m for m in (self.model, *self.others.values()) if m is not None]
         if flat_holders(models):
             raise CutOtherwise("the first FSDP lays tensors out in a row and cuts that")
@@ -122,16 +126,17 @@ class TrainingState:
             for j, parameter in enumerate(_parameters_of(optimizer)):
                 state = optimizer.state.get(parameter, {})
                 places |= places_in(state, ("optimizers", i, "state", j))
-        for name, thing in self.extra.items():
-            if not is_data_position(thing) and not isinstance(thing, torch.Generator):
-                places |= places_in(_state_of(thing), ("extra", name))
-        return places
+        return places | places_in(extra, ("extra",))
 
     def place_wanted(self, path: Path, whole: tuple[int, ...]) -> Place | None:
         """Where the part belongs that this rank has of a captured tensor, by its path; None where
         it has all of it. What an optimizer keeps is cut as its parameter. Raises ValueError."""
         if self._wanted is None:
-            self._wanted = self._places()
+            things = self.extra.items()
+            extra = {
+                name: _state_of(thing) for name, thing in things if not is_data_position(thing)
+            }
+            self._wanted = self._places(extra)
         if path[0] != "optimizers" or len(path) < 4 or path[2] != "state":
             return self._wanted.get(path)
         place = place_of(_parameters_of(self.optimizers[path[1]])[path[3]], path)
@@ -140,6 +145,11 @@ class TrainingState:
         if place[0] != whole:
             raise CutOtherwise(f"{path} has the shape {whole}, and its parameter {place[0]}")
         return place
+
+    def parameter_names(self) -> list[str]:
+        """Of ``model`` in a capture what is trained, or could be: no buffers."""
+        tensors = self._named_tensors().items()
+        return [name for name, tensor in tensors if isinstance(tensor, nn.Parameter)]
 
     def live_bytes(self) -> int:
         """What a capture would take at least [bytes]; nothing is copied."""
@@ -225,15 +235,11 @@ def _restore_scaler(scaler: Any, kept: Mapping[str, Any]) -> None:
         live["_growth_tracker"].fill_(scaler._init_growth_tracker)
 
 
-def _capture_extra(thing: Any) -> Any:
+def _state_of(thing: Any) -> Any:
     if is_data_position(thing):
         return capture_position(thing)
     if isinstance(thing, torch.Generator):
         return thing.get_state()
-    return to_host(_state_of(thing))
-
-
-def _state_of(thing: Any) -> Any:
     return thing if isinstance(thing, (Tensor, dict, list)) else thing.state_dict()
 
 

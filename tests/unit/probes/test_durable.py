@@ -264,6 +264,13 @@ def test_a_run_that_is_still_trained_keeps_its_own_however_many_there_are(tmp_pa
     assert {p.name for p in tmp_path.iterdir()} == {*abouts, "now"} - gone
 
 
+def test_a_process_that_wrote_nothing_removes_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """It has the same run (LOSSGUARD_RUN), did not go on from it, and came to its own end."""
+    Tier(tmp_path / "r").write(small(10))
+    DurableTier(tmp_path / "r", {}, print).remove()
+    assert folder_of(tmp_path / "r", 10).exists()
+
+
 def test_what_another_process_of_this_run_left_is_set_aside_and_kept(tmp_path: Path) -> None:
     """Its steps are other steps: a rollback must not go to them."""
     Tier(tmp_path / "r.rank1").write(small(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,20 @@ def test_only_what_has_proven_good_goes_to_disk_by_itself(watch: Watch) -> None:
     loop.run(17)
     acting._tier.settle()
     assert acting._tier.steps == [12]
+
+
+def test_ranks_write_the_snapshot_they_agreed_on_or_none(watch: Watch) -> None:
+    """On a GPU the vote is known a step late, and another one may have been promised since; what
+    was written is held no longer."""
+    loop = Commanded(watch)
+    acting = loop_of(loop.guard)._acting
+    loop.run(2)
+    acting._promised = promised = acting._ring.capture(2)
+    agreed: Any = SimpleNamespace(writes=1)
+    assert acting._take_promised(agreed) is None
+    agreed.writes = 2
+    assert acting._take_promised(agreed) is promised
+    assert acting._promised is None
 
 
 def test_the_moments_are_reset_and_gradients_clipped_on_order(watch: Watch) -> None:
