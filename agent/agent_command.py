@@ -64,4 +64,4 @@ def _outlets(settings: AgentSettings, metrics: str) -> OutletOptions:
         except ValueError as error:
             raise ConfigError(f"--metrics: {error}") from error
     address = metrics or settings.prometheus.listen
-    return OutletOptions(address, bool(metrics), settings.dead_man)
+    return OutletOptions(address, bool(metrics), settings.dead_man, settings.otel)

@@ -8,7 +8,9 @@ import typer
 
 
 def audit(
-    run: Annotated[str, typer.Argument(help="Only what was said about this run.")] = "",
+    run: Annotated[
+        str, typer.Argument(help="Only what was said about this run: its id, or the start of it.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")] = False,
 ) -> None:
     """List every command that was given, accepted or refused, and by whom; oldest first."""
@@ -18,9 +20,16 @@ def audit(
 
     from lossguard.agent.audit import read_audit
     from lossguard.agent.listing import table
+    from lossguard.errors import UsageError
     from lossguard.home import find_home
 
-    lines = [one for one in read_audit(find_home().audit_path) if not run or one.run == run]
+    home = find_home()
+    if home.remote:
+        raise UsageError(
+            f"LOSSGUARD_AGENT names the agent {home.remote}, and its audit log lies on its host: "
+            "say `lossguard audit` there"
+        )
+    lines = [one for one in read_audit(home.audit_path) if one.run.startswith(run)]
     if as_json:
         for one in lines:
             typer.echo(msgspec.json.encode(one).decode())

@@ -13,6 +13,7 @@ import msgspec
 from lossguard.agent.intake import words_of
 from lossguard.agent.policy import Order
 from lossguard.agent.store import Store
+from lossguard.failpoints import reach
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
@@ -71,9 +72,26 @@ class Commands:
             number=time.time_ns(),
         )
         self._store.add_command(message, incident)
+        reach("commands.journaled")
         log.warning("%s: ordering %s %s", self._run, action, args or "")
         self._outstanding[command] = Outstanding(message, incident)
         self.repeat(now)
+        reach("commands.sent")
+
+    def noted(
+        self,
+        command: str,
+        action: wire.Action,
+        args: dict[str, float | int | str],
+        words: str,
+        step: int,
+    ) -> None:
+        """Journal what was done at once, without the loop: the same id is answered from then on."""
+        message = wire.Command(
+            run=self._run, command=command, action=action, expires_step=step, args=args
+        )
+        self._store.add_command(message, "")
+        self._store.end_command(command, "done", step, words)
 
     def repeat(self, now: float) -> None:
         """Send what has not been answered."""
@@ -108,6 +126,7 @@ class Commands:
 
     def _close(self, waiting: Outstanding) -> wire.Ack:
         ack = _of_all(waiting.answers)
+        reach("commands.answered")
         del self._outstanding[ack.command]
         self._store.end_command(ack.command, ack.status, ack.step, words_of(ack.result))
         return ack
@@ -121,6 +140,11 @@ class Commands:
             self._store.end_command(command, "failed", step, why)
         self._outstanding.clear()
         return found
+
+    def write_again(self) -> None:
+        """Journal anew what has no answer: the database is a new one."""
+        for waiting in self._outstanding.values():
+            self._store.add_command(waiting.command, waiting.incident)
 
     def restore(self) -> None:
         """Take up what had no answer when the last agent ended."""

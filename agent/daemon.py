@@ -10,15 +10,37 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
+from lossguard.agent.alerting import Orders, start_alerts
+from lossguard.agent.audit import AuditLog
+from lossguard.agent.gate import Gate
+from lossguard.agent.keyring import Keyring
+from lossguard.agent.listen_settings import ListenSettings
+from lossguard.agent.listening import (
+    Listening,
+    refusal_to_probe,
+    refusal_to_viewer,
+)
+from lossguard.agent.loop_lag import LoopLag
+from lossguard.agent.outlets import NO_OUTLETS, OutletOptions, Outlets
+from lossguard.agent.peers import LocalDoor
+from lossguard.agent.prometheus.figures import Sources
 from lossguard.agent.registry import Registry
+from lossguard.agent.retention import Retention, RetentionSettings
 from lossguard.agent.sockets import Router
 from lossguard.agent.store import Store
 from lossguard.agent.viewers import PICTURE_EVERY_S, Viewers
-from lossguard.errors import AgentAlreadyRunning
+from lossguard.errors import AgentAlreadyRunning, ConfigError
+from lossguard.failpoints import reach
 from lossguard.home import Home
+
+if TYPE_CHECKING:
+    from lossguard.agent.alerts.notifier import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +52,25 @@ _PICTURES_WAITING = 8
 
 @contextlib.contextmanager
 def sole_agent(home: Home) -> Iterator[None]:
-    """Hold the lock that makes this process the user's one agent.
+    """Hold the locks that make this process the user's one agent, and the one of this state.
 
-    A second ``bind`` would silently take the sockets away from the first. Raises
-    AgentAlreadyRunning when another process holds the lock.
+    A second ``bind`` would silently take the sockets away from the first, and a database has one
+    writer. Raises AgentAlreadyRunning when another process holds a lock.
     """
-    descriptor = os.open(home.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _locked(home.lock_path, str(home.runtime)), _locked(home.state_lock_path, str(home.state)):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str) -> Iterator[None]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be opened ({error.strerror}); is the disk writable, and yours? "
+            "LOSSGUARD_HOME names another place"
+        ) from error
     try:
         # Somebody may be looking at the lock just now (it takes microseconds): try a few times.
         for attempt in range(10):
@@ -46,7 +81,7 @@ def sole_agent(home: Home) -> Iterator[None]:
                 if attempt == 9:
                     pid = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
                     raise AgentAlreadyRunning(
-                        f"an agent (pid {pid}) already serves {home.runtime}; "
+                        f"an agent (pid {pid}) already serves {what}; "
                         "stop it with `lossguard agent --stop`"
                     ) from None
                 time.sleep(0.02)
@@ -57,46 +92,111 @@ def sole_agent(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
-def run_agent(home: Home, *, idle_exit_s: float | None = None) -> None:
-    """Serve until told to stop, or until there was nothing to watch for ``idle_exit_s`` [s].
+@dataclass(frozen=True)
+class AgentOptions:
+    """What an agent is started with, besides its settings."""
 
-    Raises AgentAlreadyRunning, and ConfigError where the database cannot be used.
+    idle_exit_s: float | None = None
+    """It ends when there was nothing to watch for so long [s]; not where it serves other hosts, or
+    metrics, or pings a health check."""
+    listen: ListenSettings = field(default_factory=ListenSettings)
+    outlets: OutletOptions = NO_OUTLETS
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    policy_text: str = ""
+    """As TOML, for runs that bring no settings of their own; empty: the shipped ones."""
+
+
+def run_agent(home: Home, options: AgentOptions) -> None:
+    """Serve until told to stop, or until there was nothing to watch for long enough.
+
+    Raises AgentAlreadyRunning, and ConfigError where the database cannot be used, or other hosts
+    not be served safely.
     """
     home.create()
     with sole_agent(home):
-        asyncio.run(_serve(home, idle_exit_s))
+        asyncio.run(_serve(home, options))
 
 
-async def _serve(home: Home, idle_exit_s: float | None) -> None:
+async def _serve(home: Home, options: AgentOptions) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = Store(home.database_path)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    probes: Router | None = None
-    viewers: Router | None = None
+    routers: dict[bytes, Router] = {}
+    listening: Listening | None = None
+    notifier: Notifier | None = None
+    outlets: Outlets | None = None
     try:
 
-        def to_probe(identity: bytes, frame: bytes) -> bool:
-            return probes is not None and probes.send(identity, frame)
+        def send(identity: bytes, frame: bytes) -> bool:
+            router = routers.get(identity[:1])
+            return router is not None and router.send(identity, frame)
 
-        def to_viewer(identity: bytes, frame: bytes) -> bool:
-            return viewers is not None and viewers.send(identity, frame)
-
-        registry = Registry(store, to_probe)
-        desk = Viewers(registry, to_viewer, stop.set)
-        probes = Router(context, home.probe_endpoint, registry.take)
-        viewers = Router(context, home.viewer_endpoint, desk.take, queue=_PICTURES_WAITING)
+        audit = AuditLog(home.audit_path)
+        gate = Gate(store, audit)
+        registry = Registry(store, send, options.policy_text, options.retention.runs)
+        retention = Retention(options.retention, registry, home.state / "incidents")
+        desk = Viewers(registry, send, stop.set, gate, lambda: notifier.states if notifier else {})
+        for router in _local_routers(context, home, registry, desk):
+            routers[router.mark] = router
+        if options.listen.tcp:
+            listening = Listening(
+                context, options.listen, Keyring(home), registry.take, desk.take, audit
+            )
+            for router in (listening.probes, listening.viewers):
+                routers[router.mark] = router
         log.info("agent %d serves %s, state in %s", os.getpid(), home.runtime, home.state)
-        await _tick(stop, store, registry, desk, [probes, viewers], idle_exit_s)
+        ticks = [("auditing", gate.tick), ("forgetting", retention.tick)]
+        reach("daemon.started")
+        if listening is not None:
+            ticks.append(("listening", listening.tick))
+        notifier = start_alerts(home, registry, Orders(desk.answer, audit))
+        if notifier is not None:
+            ticks.append(("alerting", notifier.tick))
+        sources = Sources(registry, store, routers, LoopLag(PICTURE_EVERY_S))
+        outlets = Outlets(options.outlets, sources, notifier)
+        desk.outlets = outlets.troubles
+        ticks.append(("exporting", outlets.tick))
+        idle_exit_s = None if listening or outlets.are_open else options.idle_exit_s
+        await _tick(stop, store, registry, desk, list(routers.values()), ticks, idle_exit_s)
     finally:
-        for router in (probes, viewers):
-            if router is not None:
-                router.close()
+        if outlets is not None:
+            outlets.close()
+        if notifier is not None:
+            notifier.close()
+        if listening is not None:
+            listening.close()
+        for router in routers.values():
+            router.close()
         context.term()
         store.close()
         log.info("agent %d ends", os.getpid())
+
+
+def _local_routers(
+    context: zmq.Context[zmq.Socket[bytes]], home: Home, registry: Registry, desk: Viewers
+) -> Iterator[Router]:
+    yield Router(
+        context,
+        home.probe_endpoint,
+        registry.take,
+        door=LocalDoor(),
+        refusal=refusal_to_probe,
+        mark=b"p",
+    )
+    yield Router(
+        context,
+        home.viewer_endpoint,
+        desk.take,
+        door=LocalDoor(),
+        refusal=refusal_to_viewer,
+        mark=b"v",
+        queue=_PICTURES_WAITING,
+    )
+    for path in (home.probe_endpoint, home.viewer_endpoint):
+        os.chmod(path.removeprefix("ipc://"), 0o600)
 
 
 async def _tick(
@@ -105,6 +205,7 @@ async def _tick(
     registry: Registry,
     desk: Viewers,
     routers: list[Router],
+    ticks: list[tuple[str, Callable[[], None]]],
     idle_exit_s: float | None,
 ) -> None:
     busy_s = time.monotonic()
@@ -113,11 +214,13 @@ async def _tick(
             await asyncio.wait_for(stop.wait(), PICTURE_EVERY_S)
         now = time.monotonic()
         for router in routers:
-            router.drain()
+            _contained("receiving", router.drain)
         _contained("watching", registry.tick, now)
         _contained("showing", desk.tick, now)
         _contained("remembering", store.tick)
-        if registry.active:
+        for what, work in ticks:
+            _contained(what, work)
+        if registry.active or desk.has_alerts_waiting:
             busy_s = now
         idle_s = now - max(busy_s, desk.heard_s)
         if idle_exit_s is not None and idle_s > idle_exit_s:

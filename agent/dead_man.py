@@ -60,6 +60,11 @@ class DeadMan:
         """The agent's loop is alive."""
         self._alive_s = self._clock()
 
+    @property
+    def trouble(self) -> str:
+        """Why the last ping did not arrive; empty where it did. From any thread."""
+        return self._trouble
+
     def close(self) -> None:
         """No further ping. One that is under way is left to itself."""
         self._ending.set()

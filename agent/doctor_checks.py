@@ -22,12 +22,14 @@ import zmq
 
 import lossguard
 from lossguard.agent import feed
+from lossguard.agent.alerting import is_wanted
 from lossguard.agent.client import Client
 from lossguard.agent.database import SCHEMA
 from lossguard.agent.keyring import Keyring
 from lossguard.agent.launching import is_running
 from lossguard.agent.listening import check_listening
 from lossguard.agent.settings import load_settings
+from lossguard.connection import Connection
 from lossguard.errors import AgentUnreachable, ConfigError, LossguardError
 from lossguard.home import Home
 from lossguard.key_files import read_key_file
@@ -38,6 +40,7 @@ _LITTLE_DISK_BYTES = 1 << 30
 _CLOCK_SKEW_S = 5.0
 AGENT_ANSWERS_S = 5.0
 """An agent that has not answered by then is stuck, or not there [s]."""
+RESTART = "lossguard agent --stop; the next command from here starts one that does"
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 
@@ -73,7 +76,12 @@ def folders(home: Home) -> Iterator[Finding]:
         try:
             info = path.lstat()
         except FileNotFoundError:
-            yield _ok(check, f"{path} is not there yet; it is made when it is needed")
+            parent = next(one for one in path.parents if one.exists())
+            if os.access(parent, os.W_OK | os.X_OK):
+                yield _ok(check, f"{path} is not there yet; it is made when it is needed")
+            else:
+                yield _fail(check, f"{path} cannot be made: {parent} cannot be written",
+                            "set LOSSGUARD_HOME to a folder of your own")  # fmt: skip
             continue
         if stat.S_ISLNK(info.st_mode) and name == "runtime":
             yield _fail(check, f"{path} is a link", f"rm {path}")
@@ -115,6 +123,9 @@ def agent(home: Home) -> Iterator[Finding]:
         yield _ok("agent", "none is running; a run starts one")
         return
     try:
+        if remote and home.key_file is not None and read_key_file(home.key_file).role == "probe":
+            yield _let_in_as_probe(home)
+            return
         with Client(home) as client:
             answer = client.request(feed.Ping(), timeout_s=AGENT_ANSWERS_S)
     except AgentUnreachable as error:
@@ -133,6 +144,72 @@ def agent(home: Home) -> Iterator[Finding]:
         yield _warn("agent", said, "lossguard agent --stop; the next command starts this one")
     else:
         yield _ok("agent", f"agent {answer.agent_pid} answers, lossguard {answer.version}")
+    if isinstance(answer, feed.Pong):
+        yield from _alerts(home, answer)
+        for name, why in answer.outlets.items():
+            yield _fail(name, why, "see what it says") if why else _ok(name, "it works")
+
+
+def _let_in_as_probe(home: Home) -> Finding:
+    """On a host that trains. Raises ConfigError for a key that makes no sense."""
+    link = Connection(zmq.Context.instance(), home, "probes", {zmq.LINGER: 0})
+    deadline = time.monotonic() + AGENT_ANSWERS_S
+    try:
+        while not link.is_open and not link.trouble and time.monotonic() < deadline:
+            time.sleep(0.05)
+            link.look()
+        if link.is_open:
+            return _ok("agent", f"the agent at {link.endpoint} lets this host's runs in")
+        why = link.trouble or f"{link.endpoint} does not answer"
+        return _fail("agent", why, "see what it says")
+    finally:
+        link.close(linger=0)
+
+
+def _alerts(home: Home, agent: feed.Pong) -> Iterator[Finding]:
+    """Whether the agent reaches those whom it tells, and tells those whom it should."""
+    for name, why in agent.alerts.items():
+        if why:
+            yield _fail("alerts", f"they do not get through to {name}: {why}", "see what it says")
+        else:
+            yield _ok("alerts", f"agent {agent.agent_pid} tells {name}")
+    try:
+        if said := untold(home, agent):
+            yield _warn("alerts", said, RESTART)
+    except ConfigError:  # of agent.toml, which has a check of its own
+        return
+
+
+def untold_by_agent(home: Home) -> str:
+    """As ``untold``, and whom it tries to tell in vain, of the agent that runs on this host; empty
+    where none answers."""
+    if home.remote or not is_running(home):
+        return ""
+    try:
+        with Client(home) as client:
+            answer = client.request(feed.Ping(), timeout_s=AGENT_ANSWERS_S)
+    except AgentUnreachable:
+        return ""
+    if not isinstance(answer, feed.Pong):
+        return ""
+    through = {name: why for name, why in answer.alerts.items() if not why}
+    return untold(home, msgspec.structs.replace(answer, alerts=through))
+
+
+def untold(home: Home, agent: feed.Pong) -> str:
+    """Whom the settings and the environment here name and this agent does not tell, in words; empty
+    where there is nobody. Raises ConfigError for settings that make no sense."""
+    if home.remote or not is_wanted(wanted := load_settings(home)):
+        return ""
+    from lossguard.agent.alerts.targets import targets_of
+
+    missed = [target.name for target in targets_of(wanted) if target.name not in agent.alerts]
+    if not missed:
+        return ""
+    return (
+        f"agent {agent.agent_pid} does not tell {', '.join(missed)}: it began with other settings, "
+        "or in another environment"
+    )
 
 
 def database(home: Home) -> Iterator[Finding]:

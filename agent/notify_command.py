@@ -26,18 +26,23 @@ def send_test(
     """Send a message to each target the way that alerts go, and say what came of it.
 
     Exits with 0 where all arrived, 78 where a person has to put something right, 69 where somebody
-    cannot be reached now.
+    cannot be reached now. 78 as well where the agent that runs would not send them.
     """
     from lossguard.agent.alerts.trial import send_trials
+    from lossguard.agent.doctor_checks import RESTART, untold_by_agent
     from lossguard.home import find_home
 
-    trials = send_trials(find_home())
+    home = find_home()
+    trials = send_trials(home)
     for trial in trials:
         if as_json:
             sys.stdout.write(json.dumps(asdict(trial)) + "\n")
         else:
             done = f"{trial.target}: {trial.sent} of {trial.of} messages sent"
             sys.stdout.write(f"{done}: {trial.why}\n" if trial.why else f"{done}\n")
-    worst = max(trial.exit_code for trial in trials)
+    untold = untold_by_agent(home)
+    if untold:
+        sys.stderr.write(f"lossguard: {untold}; type: {RESTART}\n")
+    worst = max([trial.exit_code for trial in trials] + [ExitCode.CONFIG] * bool(untold))
     if worst != ExitCode.OK:
         raise typer.Exit(int(worst))

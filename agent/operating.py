@@ -55,6 +55,8 @@ def stop_agent(home: Home, wait_s: float = 20.0) -> int:
     Raises AgentUnreachable where none answers, or it does not end; NotAllowed where the key is not
     one of an operator.
     """
+    if not _is_there(home):
+        raise AgentUnreachable("no agent is running")
     with Client(home) as client:
         answer = client.request(feed.Ping(), timeout_s=10.0)
         with contextlib.suppress(AgentUnreachable):  # it may end before its answer is out

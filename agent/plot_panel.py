@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lossguard.agent.feed import Series
 from lossguard.agent.history import MetricHistory
 from lossguard.detectors import Finding, Severity
 
@@ -48,7 +49,11 @@ class Curve:
     @classmethod
     def of(cls, history: MetricHistory) -> Curve:
         """From the history of a run."""
-        series = history.series("")
+        return cls.of_series(history.series(""))
+
+    @classmethod
+    def of_series(cls, series: Series) -> Curve:
+        """From what viewers get of it."""
         low, high, last = (
             np.frombuffer(data, dtype=np.float32).astype(np.float64)
             for data in (series.low, series.high, series.last)

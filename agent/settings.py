@@ -19,6 +19,7 @@ from lossguard.agent.alerts.other_settings import AppriseSettings, WebhookSettin
 from lossguard.agent.alerts.settings import AlertSettings, SlackSettings
 from lossguard.agent.dead_man_settings import DeadManSettings
 from lossguard.agent.listen_settings import ListenSettings
+from lossguard.agent.otel.settings import OtelSettings
 from lossguard.agent.prometheus.settings import PrometheusSettings
 from lossguard.agent.retention import RetentionSettings
 from lossguard.agent.toml_lines import line_of
@@ -45,6 +46,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     apprise: AppriseSettings = AppriseSettings()
     retention: RetentionSettings = RetentionSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
+    otel: OtelSettings = OtelSettings()
     dead_man: DeadManSettings = DeadManSettings()
 
 

@@ -73,6 +73,7 @@ class Stops:
             if _process(known.hello) == _process(hello):
                 return
             known.table.close()
+            self._hang = None  # it ended with that process
         table = ProcessTable(hello)
         self.ranks[hello.rank] = Watched(hello, table, Standstill(self.bounds), since_s=now)
 
@@ -175,7 +176,8 @@ class Stops:
             if watched.state == "stopped" and now - watched.since_s >= _STOPPED_S
         ]
         if self._hang is not None:
-            return self._goes_on(step) if not stills and not stopped else []
+            is_over = not stills and not stopped and self._is_anybody_left
+            return self._goes_on(step) if is_over else []
         if stills:
             self._hang = self._stuck(stills, step)
         elif stopped:
@@ -183,6 +185,11 @@ class Stops:
         else:
             return []
         return [self._hang]
+
+    @property
+    def _is_anybody_left(self) -> bool:
+        """A process that dies does not go on."""
+        return any(watched.state not in _GONE for watched in self.ranks.values())
 
     def _goes_on(self, step: int) -> list[Finding]:
         assert self._hang is not None

@@ -6,7 +6,7 @@ import msgspec
 
 from lossguard.agent.alerts.budget import Spent
 from lossguard.agent.alerts.causes import sameness
-from lossguard.agent.alerts.records import IncidentNews, Story
+from lossguard.agent.alerts.records import Click, IncidentNews, Story
 from lossguard.agent.feed import ActionLine
 from lossguard.detectors import Severity
 
@@ -65,6 +65,8 @@ class Thread(msgspec.Struct):
     said_end: float = 0.0
     told_deeds: list[str] = []
     told_symptoms: list[str] = []
+    told_clicks: dict[str, str] = {}
+    """The status of each command of a button that people know of."""
     shown: str = ""
     """What the root message says."""
     shown_at: float = 0.0
@@ -82,10 +84,16 @@ class CaseFile(msgspec.Struct):
     spent: dict[str, Spent] = {}
     counts: dict[str, dict[str, int]] = {}
     counting_since: float = 0.0
+    clicks: dict[str, Click] = {}
+    """By the id of the command."""
 
     def members(self, thread: Thread) -> list[Case]:
         """The incidents of a thread, oldest first."""
         return [self.cases[name] for name in thread.cases if name in self.cases]
+
+    def clicks_of(self, thread: Thread) -> list[Click]:
+        """The buttons of a thread that were pressed, oldest first."""
+        return [click for click in self.clicks.values() if click.incident in thread.cases]
 
     def story(self, thread: Thread) -> Story:
         """What there is to tell of a thread now: of the most severe incident, that is the newest of
@@ -106,6 +114,7 @@ class CaseFile(msgspec.Struct):
             ended=None if thread.is_open else thread.ended,
             outcome="" if thread.is_open else last.outcome,
             returns=thread.returns,
+            clicks=tuple(self.clicks_of(thread)),
         )
 
     def thread_of(self, case: Case, now: float, cool_down_s: float) -> Thread | None:

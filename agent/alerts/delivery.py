@@ -11,13 +11,14 @@ from collections import deque
 import msgspec
 
 from lossguard.agent.alerts.journal import Journal, Place, Waiting
-from lossguard.agent.alerts.rendering import Edit, Picture, Post
+from lossguard.agent.alerts.rendering import Edit, Picture, Post, Whisper
 from lossguard.agent.alerts.transport import Never, NotifierState, NotNow, Transport
 
 log = logging.getLogger(__name__)
 
 _BURST, _BURST_S = 5, 5.0
-"""Slack wants one message a second in a channel, and lets short bursts pass."""
+"""Slack wants one message a second in a channel, and lets short bursts pass. Changes of messages,
+and words to one person, are counted apart."""
 _LONGEST_S = 300.0
 _STALE_S = 86_400.0
 """What has waited so long is news no more [s]."""
@@ -32,7 +33,8 @@ class Delivery:
         self._transport = transport
         self._connected = False
         self._blocked: dict[str, float] = {}
-        """Until when nothing is sent to a channel; the empty name stands for all."""
+        """Until when nothing is sent to a channel, or in a lane of it; the empty name stands for
+        all."""
         self._recent: dict[str, deque[float]] = {}
         self._failures = 0
         self._picture_failures: dict[int, int] = {}
@@ -80,7 +82,8 @@ class Delivery:
             if needs and needs not in self._journal.places and self._transport.has_threads:
                 self._journal.drop(row)  # it was never sent
                 continue
-            if self._is_free(self._channel(row), clock_s):
+            channel = self._channel(row)
+            if self._is_free(channel, clock_s) and self._is_free(_lane(row, channel), clock_s):
                 return row
         return None
 
@@ -102,7 +105,7 @@ class Delivery:
                     self._journal.drop(row)
             raise
         self._journal.sent(row, found)
-        self._note_sent(channel, clock_s)
+        self._note_sent(_lane(row, channel), clock_s)
         self._become(sent=self.state.sent + 1)
         self._well(now)
 
@@ -117,6 +120,8 @@ class Delivery:
             return self._transport.deliver(plain, channel, place)
 
     def _channel(self, row: Waiting) -> str:
+        if isinstance(row.what, Whisper):
+            return row.what.channel
         place = self._journal.places.get(_answered(row))
         if place is not None:
             return place.channel
@@ -126,11 +131,11 @@ class Delivery:
     def _is_free(self, channel: str, clock_s: float) -> bool:
         return self._blocked.get(channel, clock_s) <= clock_s
 
-    def _note_sent(self, channel: str, clock_s: float) -> None:
-        recent = self._recent.setdefault(channel, deque(maxlen=_BURST))
+    def _note_sent(self, lane: str, clock_s: float) -> None:
+        recent = self._recent.setdefault(lane, deque(maxlen=_BURST))
         recent.append(clock_s)
         if len(recent) == _BURST and clock_s - recent[0] < _BURST_S:
-            self._blocked[channel] = recent[0] + _BURST_S
+            self._blocked[lane] = recent[0] + _BURST_S
 
     def _wait(self, trouble: NotNow, now: float, clock_s: float) -> None:
         after_s = trouble.after_s
@@ -162,8 +167,14 @@ class Delivery:
         self.state = msgspec.structs.replace(self.state, **changes)
 
 
+def _lane(row: Waiting, channel: str) -> str:
+    """What is counted together."""
+    kind = type(row.what) if isinstance(row.what, (Edit, Whisper)) else Post
+    return f"{channel} {kind.__name__}"
+
+
 def _answered(row: Waiting) -> str:
     """The address of the message that it is a reply to, or a change of; empty where of none."""
     if isinstance(row.what, Edit):
         return row.what.address
-    return row.what.thread
+    return "" if isinstance(row.what, Whisper) else row.what.thread

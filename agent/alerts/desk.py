@@ -18,6 +18,8 @@ from lossguard.agent.alerts.following import Following
 from lossguard.agent.alerts.quiet_hours import QuietHours
 from lossguard.agent.alerts.records import (
     OVER,
+    Aside,
+    Click,
     IncidentNews,
     News,
     Plot,
@@ -50,13 +52,32 @@ class Desk:
         self._budget = Budget(file.spent, settings.max_per_run_hour)
         self._following = Following(settings, file, self._budget, two_channels=two_channels)
         self._notices: list[RunNews] = []
+        self._asides: list[Aside] = []
         self._series: dict[str, tuple[Series, ...]] = {}
 
     def take(self, news: News, now: float) -> None:
-        """Hear how an incident or a run stands."""
-        if isinstance(news, RunNews):
+        """Hear how an incident, a run or the command of a button stands."""
+        if isinstance(news, IncidentNews):
+            self._take_incident(news, now)
+        elif isinstance(news, RunNews):
             self._take_run(news)
-            return
+        elif isinstance(news, Click):
+            self.file.clicks[news.command] = news
+        else:
+            self._asides.append(Aside(news))
+            if (case := self.file.cases.get(news.incident)) is not None:
+                self._draw_again(case.thread)
+
+    def draw_again(self) -> None:
+        """All root messages of what goes on: there are other buttons now, or none."""
+        for thread in self.file.threads.values():
+            self._draw_again(thread.id)
+
+    def _draw_again(self, name: str) -> None:
+        if (thread := self.file.threads.get(name)) is not None:
+            thread.shown, thread.shown_at = "", 0.0
+
+    def _take_incident(self, news: IncidentNews, now: float) -> None:
         name, series = news.line.id, news.series
         news = msgspec.structs.replace(news, series=())
         case = self.file.cases.get(name)
@@ -94,6 +115,8 @@ class Desk:
             said += self._following.look(thread, now)
         said += endings.of_runs(self._notices, self.file, self._settings)
         self._notices.clear()
+        said += self._asides
+        self._asides = []
         said += endings.of_hours(self.file, self._settings, self._quiet, now)
         endings.forget(self.file, now, max(self._settings.cool_down_s, 2 * STALE_S))
         return said

@@ -77,6 +77,7 @@ def forget(file: CaseFile, now: float, after_s: float) -> None:
     over += list(file.cases)[: max(0, len(file.cases) - len(over) - _MOST_CASES)]
     for name in over:
         file.cases.pop(name, None)
+    file.clicks = {k: click for k, click in file.clicks.items() if click.incident in file.cases}
     for name, thread in list(file.threads.items()):
         thread.cases = [case for case in thread.cases if case in file.cases]
         if not thread.cases:

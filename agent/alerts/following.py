@@ -49,6 +49,7 @@ class Following:
         for case in joined:
             if not (deeds or calls_nobody):
                 yield from self._reply(thread, "also", now, about=case)
+        yield from self._answer(thread)
         if thread.is_open and all(case.ended is not None for case in cases):
             yield from self._end(thread, cases, now)
         if before != _state_of(thread) or (
@@ -94,6 +95,16 @@ class Following:
                 thread.said_end = now
                 yield from self._reply(thread, "resolved", now)
 
+    def _answer(self, thread: Thread) -> Iterator[Saying]:
+        """Whoever pressed a button hears what came of it, whatever the limit of an hour."""
+        for click in self._file.clicks_of(thread):
+            if thread.told_clicks.get(click.command) == click.status:
+                continue
+            thread.told_clicks[click.command] = click.status
+            if click.status != "pending":
+                story = self._file.story(thread)
+                yield Reply(thread.address, thread.is_critical, "answer", story, click=click)
+
     def _reply(
         self,
         thread: Thread,
@@ -116,7 +127,8 @@ class Following:
 
 def _state_of(thread: Thread) -> tuple[object, ...]:
     """When it changes, the root message does at once."""
-    return len(thread.told_deeds), thread.is_open, thread.severity
+    clicks = tuple(thread.told_clicks.items())
+    return len(thread.told_deeds), thread.is_open, thread.severity, clicks
 
 
 def _new_deeds(thread: Thread, cases: list[Case]) -> list[ActionLine]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from lossguard.agent.alerts.case_file import CaseFile
-from lossguard.agent.alerts.rendering import Edit, Outgoing, Picture, Post
+from lossguard.agent.alerts.rendering import Edit, Outgoing, Post, Whisper
 from lossguard.agent.database import Schema, open_database
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Journal:
 
     def _load_waiting(self) -> list[Waiting]:
         found = []
-        decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Post | Edit | Picture)
+        decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Outgoing)
         for number, body, made in self._db.execute("SELECT id, body, made FROM outbox ORDER BY id"):
             try:
                 found.append(Waiting(number, decoder.decode(body), made))
@@ -97,12 +97,12 @@ class Journal:
     def intend(self, messages: list[Outgoing], now: float) -> None:
         """Take in what is to be sent, and what the desk knows now, in one transaction.
 
-        A change of a message replaces one that waits; over the limit the oldest go, and the log
-        says so.
+        A change of a message replaces one that waits, and so does a word to the same person; over
+        the limit the oldest go, and the log says so.
         """
         for message in messages:
-            if isinstance(message, Edit):
-                self._drop_edits(message.address)
+            if isinstance(message, (Edit, Whisper)):
+                self._drop_older(message)
             row = Waiting(self._next_id, message, now)
             self._next_id += 1
             self.waiting[row.id] = row
@@ -134,9 +134,9 @@ class Journal:
         self._remove(row.id)
         self.commit()
 
-    def _drop_edits(self, address: str) -> None:
+    def _drop_older(self, message: Edit | Whisper) -> None:
         for row in list(self.waiting.values()):
-            if isinstance(row.what, Edit) and row.what.address == address:
+            if _about(row.what) == _about(message):
                 self._remove(row.id)
 
     def _remove(self, number: int) -> None:
@@ -166,3 +166,10 @@ class Journal:
     def close(self) -> None:
         self.commit()
         self._db.close()
+
+
+def _about(what: Outgoing) -> tuple[str, str]:
+    """The same for what the newest alone is worth sending of."""
+    if isinstance(what, Edit):
+        return "edit", what.address
+    return ("whisper", what.user) if isinstance(what, Whisper) else ("", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -51,7 +51,33 @@ class RunNews(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock [s since the epoch]."""
 
 
-News: TypeAlias = IncidentNews | RunNews
+class Click(msgspec.Struct, frozen=True, kw_only=True):
+    """A button that was pressed and obeyed, and how far its command has come."""
+
+    command: str
+    run: str
+    incident: str
+    action: str
+    round: int
+    """How often the trouble had come back when the button was made."""
+    user: str
+    """Slack's id of who pressed it; empty where that is not known any more."""
+    status: Literal["pending", "done", "failed"]
+    step: int = 0
+    result: str = ""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A button that was pressed and not obeyed; said to nobody but who pressed it."""
+
+    user: str
+    channel: str
+    words: str
+    incident: str = ""
+    """Whose message shows buttons that are of no use any more; empty for none."""
+
+
+News: TypeAlias = IncidentNews | RunNews | Click | Refusal
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +96,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = ""
     returns: int = 0
     """How often it came back after it had been over."""
+    clicks: tuple[Click, ...] = ()
+    """What people have asked for with its buttons."""
 
     @property
     def is_resolved(self) -> bool:
@@ -101,10 +129,13 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     address: str
     is_critical: bool
     topic: str
-    """``details``, ``actions``, ``also``, ``escalated``, ``returned`` or ``resolved``."""
+    """``details``, ``actions``, ``also``, ``answer``, ``escalated``, ``returned`` or
+    ``resolved``."""
     story: Story
     actions: tuple[ActionLine, ...] = ()
     is_loud: bool = False
+    click: Click | None = None
+    """What it answers."""
 
 
 class Plot(msgspec.Struct, frozen=True, tag="plot"):
@@ -136,4 +167,10 @@ class RunNotice(msgspec.Struct, frozen=True, tag="run"):
     news: RunNews
 
 
-Saying: TypeAlias = Root | Update | Reply | Plot | Digest | HeldBack | RunNotice
+class Aside(msgspec.Struct, frozen=True, tag="aside"):
+    """Why nothing was done, for one person's eyes."""
+
+    refusal: Refusal
+
+
+Saying: TypeAlias = Root | Update | Reply | Plot | Digest | HeldBack | RunNotice | Aside

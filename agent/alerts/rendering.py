@@ -19,6 +19,7 @@ from lossguard.agent.alerts.blocks import (
     section,
 )
 from lossguard.agent.alerts.records import (
+    Aside,
     Digest,
     HeldBack,
     IncidentNews,
@@ -68,7 +69,15 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
     news: IncidentNews
 
 
-Outgoing: TypeAlias = Post | Edit | Picture
+class Whisper(msgspec.Struct, frozen=True, kw_only=True, tag="whisper"):
+    """A message that one person sees, once, and nobody keeps."""
+
+    channel: str
+    user: str
+    text: str
+
+
+Outgoing: TypeAlias = Post | Edit | Picture | Whisper
 
 
 def mention_of(names: Sequence[str]) -> str:
@@ -77,23 +86,34 @@ def mention_of(names: Sequence[str]) -> str:
     return " ".join(marks.get(name[:1], "<!{}>").format(name) for name in names)
 
 
-def render(saying: Saying, *, mention: str, texts: Mapping[str, str]) -> Outgoing:
-    """``mention``: who is called for what is critical; ``texts``: files of the bundle, by name."""
-    out = _rendered(saying, mention, texts)
+def render(
+    saying: Saying, *, mention: str, texts: Mapping[str, str], buttons: Block | None = None
+) -> Outgoing:
+    """``mention``: who is called for what is critical; ``texts``: files of the bundle, by name;
+    ``buttons``: of a root message."""
+    if isinstance(saying, Aside):
+        told = saying.refusal
+        return Whisper(channel=told.channel, user=told.user, text=redacted(told.words))
+    out = _rendered(saying, mention, texts, buttons)
     if isinstance(out, Picture):
         return out
     text, blocks = redacted(cut(out.text, MAX_TEXT)), _clean(out.blocks)
     return msgspec.structs.replace(out, text=text, blocks=blocks)
 
 
-def _rendered(saying: Saying, mention: str, texts: Mapping[str, str]) -> Outgoing:
+def _rendered(
+    saying: Root | Update | Reply | Plot | Digest | HeldBack | RunNotice,
+    mention: str,
+    texts: Mapping[str, str],
+    buttons: Block | None,
+) -> Post | Edit | Picture:
     if isinstance(saying, Plot):
         return Picture(thread=saying.address, news=saying.news)
     if isinstance(saying, Root):
         called = mention if saying.story.severity == "critical" else ""
         return Post(
             text=_notification(saying),
-            blocks=root_blocks(saying.story, called),
+            blocks=root_blocks(saying.story, called, buttons=buttons),
             is_critical=saying.is_critical,
             address=saying.address,
         )
@@ -102,7 +122,9 @@ def _rendered(saying: Saying, mention: str, texts: Mapping[str, str]) -> Outgoin
         return Edit(
             address=saying.address,
             text=_notification(saying),
-            blocks=root_blocks(saying.story, moved=moved if saying.has_moved else ""),
+            blocks=root_blocks(
+                saying.story, moved=moved if saying.has_moved else "", buttons=buttons
+            ),
         )
     if isinstance(saying, Reply):
         loud = saying.is_loud and saying.story.severity == "critical"
@@ -151,6 +173,16 @@ def _clean(blocks: list[Block]) -> list[Block]:
     raw = msgspec.json.encode(blocks).decode()
     clean: list[Block] = msgspec.json.decode(redacted(raw))
     return clean
+
+
+def bare(saying: Saying) -> Post | None:
+    """At least that there is trouble, where the rest cannot be put into words."""
+    if not isinstance(saying, Root):
+        return None
+    line = saying.story.news.line
+    text = f"{line.severity} {line.symptom} in run {line.run}: lossguard show {line.id}"
+    address = saying.address
+    return Post(text=redacted(text), blocks=[], is_critical=saying.is_critical, address=address)
 
 
 def plain(text: str, address: str) -> Post:

@@ -37,6 +37,9 @@ def summary(reply: Reply) -> str:
         took = wording.lasted((story.ended or story.opened) - story.opened)
         words = wording.outcome(story).capitalize()
         return f"{sign(story)} *{words}*, {took} after it began: {about}"
+    if reply.topic == "answer" and reply.click is not None:
+        mark = ":white_check_mark:" if reply.click.status == "done" else ":x:"
+        return f"{mark} {wording.answer(reply.click)}"
     if reply.topic == "actions":
         return "; ".join(wording.deed(action) for action in reply.actions)
     return f"Details: {about}"

@@ -16,15 +16,20 @@ from lossguard.agent.alerts.blocks import (
     section,
 )
 from lossguard.agent.alerts.records import Story
+from lossguard.detectors import Symptom
 
 _SIGNS = {"info": ":large_blue_circle:", "warning": ":large_orange_circle:",
           "critical": ":red_circle:"}  # fmt: skip
 _DEEDS_SHOWN = 4
+_WITHOUT_VALUE = (Symptom.HANG, Symptom.PROCESS_EXIT)
+"""Their message says it all: a heartbeat has no value and no threshold."""
 
 
-def root_blocks(story: Story, mention: str = "", moved: str = "") -> list[Block]:
+def root_blocks(
+    story: Story, mention: str = "", moved: str = "", buttons: Block | None = None
+) -> list[Block]:
     """What, which run, where, how far off, since when, what was done, what to do."""
-    return fitted(_blocks(story, mention, moved))
+    return fitted(_blocks(story, mention, moved, buttons))
 
 
 def headline(story: Story) -> str:
@@ -38,7 +43,7 @@ def sign(story: Story) -> str:
     return ":white_check_mark:" if story.is_resolved else _SIGNS.get(story.severity, "")
 
 
-def _blocks(story: Story, mention: str, moved: str) -> Iterator[Block]:
+def _blocks(story: Story, mention: str, moved: str, buttons: Block | None) -> Iterator[Block]:
     line = story.news.line
     yield header(f"{sign(story)} {headline(story)}")
     if moved:
@@ -46,9 +51,12 @@ def _blocks(story: Story, mention: str, moved: str) -> Iterator[Block]:
     yield section(" ".join(filter(None, (mention, escaped(line.message)))))
     yield fields(list(_facts(story)))
     done = wording.deeds(story.actions, _DEEDS_SHOWN)
+    done += map(wording.answer, story.clicks[-_DEEDS_SHOWN:])
     nothing = "nothing yet" if story.news.acts else "nothing: the policy of this run only observes"
     yield section("*Done*\n" + ("\n".join(f"• {words}" for words in done) or nothing))
     yield section(f"*Next*\n{wording.next_step(story)}")
+    if buttons is not None:
+        yield buttons
     yield context(list(_small_print(story)))
 
 
@@ -59,9 +67,10 @@ def _facts(story: Story) -> Iterator[str]:
     noticed = f", noticed at {line.detected_step:,}" if late else ""
     yield f"*Since step*\n{line.onset_step:,}{noticed}"
     against = wording.measured(story.news.measured)
-    yield f"*{escaped(line.metric or 'Value')}*\n" + (
-        against or f"{line.score:.3g} times the threshold"
-    )
+    if against or line.symptom not in _WITHOUT_VALUE:
+        yield f"*{escaped(line.metric or 'Value')}*\n" + (
+            against or f"{line.score:.3g} times the threshold"
+        )
     if story.ended is None:
         yield f"*Since*\n{wording.moment(story.opened)}"
     else:

@@ -11,16 +11,17 @@ from pathlib import Path
 from lossguard.errors import ConfigError
 
 TOKEN, WEBHOOK = "LOSSGUARD_SLACK_BOT_TOKEN", "LOSSGUARD_SLACK_WEBHOOK_URL"
+APP_TOKEN = "LOSSGUARD_SLACK_APP_TOKEN"
 _MAX_BYTES = 4096
 _SECRETS = re.compile(
     r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9.%_-]*|xapp-[A-Za-z0-9.%_-]*|whsec_[A-Za-z0-9+/=]+"
-    r"|(?:https?://)?hooks\.slack(?:-gov)?\.com/[^\s\"'<>)\]}]*"
+    r"|(?:https?://)?hooks\.slack(?:-gov)?\.com/[^\s\"'<>)\]}\\]*"
 )
 _formatter = logging.Formatter()
 
 
 def redacted(text: object) -> str:
-    """The same words without what opens a door to Slack."""
+    """The same words without what opens a door to Slack. JSON stays JSON."""
     return _SECRETS.sub("[redacted]", str(text))
 
 

@@ -11,6 +11,7 @@ from lossguard.agent.alerts.quiet_hours import QuietHours
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=604_800.0)]
 SeverityName = Literal["info", "warning", "critical"]
+_PERSON = re.compile(r"[UW][A-Z0-9]{2,20}")
 _MENTION = re.compile(r"here|channel|everyone|[UWS][A-Z0-9]{2,20}")
 _SECRET = re.compile(r"xox[a-z]-|xapp-|hooks\.slack\.com/")
 
@@ -28,6 +29,11 @@ class SlackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Holds the bot token, where LOSSGUARD_SLACK_BOT_TOKEN does not. Mode 0600."""
     webhook_url_file: str = ""
     """Holds the URL of an incoming webhook, where LOSSGUARD_SLACK_WEBHOOK_URL does not."""
+    operators: tuple[str, ...] = ()
+    """Ids of the people whose buttons are obeyed (U01AB23CD); empty: no message has buttons."""
+    app_token_file: str = ""
+    """Holds the app-level token that buttons take, where LOSSGUARD_SLACK_APP_TOKEN does not. Mode
+    0600."""
 
     def __post_init__(self) -> None:
         for name in self.mention_critical:
@@ -35,7 +41,11 @@ class SlackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ValueError(
                     f"mention_critical: {name!r} is neither here nor channel, nor an id like U01AB3"
                 )
-        for value in (self.channel, self.critical_channel, self.token_file, self.webhook_url_file):
+        for name in self.operators:
+            if _PERSON.fullmatch(name) is None:
+                raise ValueError(f"operators: {name!r} is no id of a person, like U01AB23CD")
+        files = (self.token_file, self.webhook_url_file, self.app_token_file)
+        for value in (self.channel, self.critical_channel, *files):
             if _SECRET.search(value):
                 raise ValueError(
                     "a secret stands in the settings: put it into a file of mode 0600 and its "

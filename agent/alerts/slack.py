@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from lossguard.agent.alerts.journal import Place
 from lossguard.agent.alerts.picture import picture_of
-from lossguard.agent.alerts.rendering import Edit, Outgoing, Picture, Post
+from lossguard.agent.alerts.rendering import Edit, Outgoing, Picture, Post, Whisper
 from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK, secret
 from lossguard.agent.alerts.settings import SlackSettings
 from lossguard.agent.alerts.transport import Never, NotNow
@@ -18,10 +18,10 @@ from lossguard.errors import ConfigError
 
 API_URL = "LOSSGUARD_SLACK_API_URL"
 _TIMEOUT_S = 15
-_ASK_A_PERSON_S = 300.0
+ASK_A_PERSON_S = 300.0
 """What only a person can put right is looked at again so often [s]."""
 
-_BAD_TOKEN = frozenset((
+BAD_TOKEN = frozenset((
     "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
     "not_allowed_token_type", "no_permission", "org_login_required", "access_denied",
 ))  # fmt: skip
@@ -52,23 +52,23 @@ class SlackBot:
         from slack_sdk import WebClient
         from slack_sdk.errors import SlackClientError
 
-        token = _secret(TOKEN, self._settings.token_file)
+        token = needed_secret(TOKEN, self._settings.token_file)
         if not self._settings.channel:
             why = "there is no channel: set channel in the table [slack] of agent.toml"
-            raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
-        base_url = _api_url()
+            raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+        base_url = api_url()
         client = WebClient(
-            token, base_url=base_url, timeout=_TIMEOUT_S, retry_handlers=[], logger=_quiet()
+            token, base_url=base_url, timeout=_TIMEOUT_S, retry_handlers=[], logger=quiet_logger()
         )
-        if _is_loopback(base_url):
+        if is_loopback_url(base_url):
             client.proxy = None
         try:
             answer = client.auth_test()
         except (SlackClientError, OSError, http.client.HTTPException, ValueError) as error:
-            raise _trouble(error, "", "chat:write") from error
+            raise trouble_of(error, "", "chat:write") from error
         scopes = _header(answer.headers, "x-oauth-scopes")
         if scopes and "chat:write" not in scopes.split(","):
-            raise NotNow(_missing("chat:write"), after_s=_ASK_A_PERSON_S, is_setup=True)
+            raise NotNow(_missing("chat:write"), after_s=ASK_A_PERSON_S, is_setup=True)
         self._has_files = not scopes or "files:write" in scopes.split(",")
         self._client = client
         return f"Slack, as {answer.get('user')} in {answer.get('team')}"
@@ -86,7 +86,9 @@ class SlackBot:
         try:
             return self._call(what, channel, place)
         except (SlackClientError, OSError, http.client.HTTPException, ValueError) as error:
-            trouble = _trouble(error, channel, scope)
+            trouble = trouble_of(error, channel, scope)
+            if isinstance(trouble, NotNow) and trouble.channel and isinstance(what, Whisper):
+                raise Never(str(trouble)) from error
             if isinstance(trouble, NotNow) and trouble.is_setup and not trouble.channel:
                 self._client = None  # the next try reads the token anew
             raise trouble from error
@@ -94,6 +96,9 @@ class SlackBot:
     def _call(self, what: Outgoing, channel: str, place: Place | None) -> Place | None:
         if isinstance(what, Picture):
             self._upload(what, place)
+            return None
+        if isinstance(what, Whisper):
+            self._client.chat_postEphemeral(channel=what.channel, user=what.user, text=what.text)
             return None
         if isinstance(what, Edit):
             if place is not None:
@@ -149,52 +154,52 @@ class SlackWebhook:
         if not (isinstance(what, Post) and what.stands_alone):
             return None
         url = _webhook_url(self._settings)
-        client = WebhookClient(url, timeout=_TIMEOUT_S, retry_handlers=[], logger=_quiet())
-        if _is_loopback(url):
+        client = WebhookClient(url, timeout=_TIMEOUT_S, retry_handlers=[], logger=quiet_logger())
+        if is_loopback_url(url):
             client.proxy = None
         try:
             body = {"text": what.text, **({"blocks": what.blocks} if what.blocks else {})}
             answer = client.send_dict(body)
         except (SlackClientError, OSError, http.client.HTTPException, ValueError) as error:
-            raise _trouble(error, "", "") from error
+            raise trouble_of(error, "", "") from error
         if answer.status_code != 200:
             raise _of_status(answer.status_code, answer.headers, answer.body, "the webhook's")
         return None
 
 
-def _secret(variable: str, file: str) -> str:
+def needed_secret(variable: str, file: str) -> str:
     try:
         found = secret(variable, file)
     except ConfigError as error:
-        raise NotNow(str(error), after_s=_ASK_A_PERSON_S, is_setup=True) from error
+        raise NotNow(str(error), after_s=ASK_A_PERSON_S, is_setup=True) from error
     if not found:
         why = f"there is no secret: set {variable}, or name a file of mode 0600 in [slack]"
-        raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
     return found
 
 
 def _webhook_url(settings: SlackSettings) -> str:
-    url = _secret(WEBHOOK, settings.webhook_url_file)
-    if not url.startswith("https://") and not _is_loopback(url):
+    url = needed_secret(WEBHOOK, settings.webhook_url_file)
+    if not url.startswith("https://") and not is_loopback_url(url):
         why = f"{WEBHOOK} is no https address"
-        raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
     return url
 
 
-def _api_url() -> str:
+def api_url() -> str:
     """Slack's, or another one for tests: a token goes over no network in the clear."""
     url = os.environ.get(API_URL, "https://slack.com/api/")
-    if not url.startswith("https://") and not _is_loopback(url):
+    if not url.startswith("https://") and not is_loopback_url(url):
         why = f"{API_URL} must begin with https://"
-        raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
     return url
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback_url(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
-def _quiet() -> logging.Logger:
+def quiet_logger() -> logging.Logger:
     """slack_sdk logs requests with what is in them; what went wrong is ours to say."""
     quiet = logging.getLogger("lossguard.slack_sdk")
     quiet.propagate = False
@@ -214,7 +219,7 @@ def _header(headers: Any, name: str) -> str:
     return ""
 
 
-def _trouble(error: Exception, channel: str, scope: str) -> NotNow | Never:
+def trouble_of(error: Exception, channel: str, scope: str) -> NotNow | Never:
     """What an exception of slack_sdk or of the network means."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
@@ -224,17 +229,17 @@ def _trouble(error: Exception, channel: str, scope: str) -> NotNow | Never:
     code = str(data.get("error", ""))
     if status != 200 or not code:
         return _of_status(status, response.headers, code, "Slack's")
-    if code in _BAD_TOKEN:
+    if code in BAD_TOKEN:
         why = f"Slack does not take the bot token ({code}): set {TOKEN} to a valid xoxb token"
-        return NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        return NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
     if code == "missing_scope":
         needed = str(data.get("needed") or scope)
         if scope == "files:write":
             return Never(_missing(needed))
-        return NotNow(_missing(needed), after_s=_ASK_A_PERSON_S, is_setup=True)
+        return NotNow(_missing(needed), after_s=ASK_A_PERSON_S, is_setup=True)
     if code in _BAD_CHANNEL:
         why = _BAD_CHANNEL[code].format(channel)
-        return NotNow(why, after_s=_ASK_A_PERSON_S, channel=channel, is_setup=True)
+        return NotNow(why, after_s=ASK_A_PERSON_S, channel=channel, is_setup=True)
     if code in _TRY_AGAIN:
         return NotNow(f"Slack says {code}", after_s=_retry_after(response.headers))
     return Never(f"Slack says {code}")
@@ -248,7 +253,7 @@ def _of_status(status: int, headers: Any, body: str, whose: str) -> NotNow | Nev
         return NotNow(said, after_s=_retry_after(headers))
     if status in (401, 403, 404, 410):
         return NotNow(f"{said}: check the address, the token and the channel",
-                      after_s=_ASK_A_PERSON_S, is_setup=True)  # fmt: skip
+                      after_s=ASK_A_PERSON_S, is_setup=True)  # fmt: skip
     return Never(said)
 
 

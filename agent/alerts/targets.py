@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lossguard.agent import alerting
+from lossguard.agent.alerts.buttons import Buttons
 from lossguard.agent.alerts.journal import Place
 from lossguard.agent.alerts.rendering import Outgoing, Post
 from lossguard.agent.alerts.slack import transport_for
@@ -37,11 +38,14 @@ class Target(NamedTuple):
     trial: Callable[[float], Post] | None = None
     """A message to see whether messages arrive, of wall clock [s]; None: as Slack's is."""
 
-    def open_teller(self, state: Path, settings: AgentSettings, now: float) -> Teller:
-        """Raises ConfigError where its journal cannot be used."""
+    def open_teller(
+        self, state: Path, settings: AgentSettings, now: float, buttons: Buttons | None = None
+    ) -> Teller:
+        """``buttons``: for messages that can have them. Raises ConfigError where its journal cannot
+        be used."""
         path = state / ("alerts.db" if self.name == "slack" else f"alerts-{self.name}.db")
         slack, alerts = settings.slack, settings.alerts
-        return Teller(path, self.transport, slack, alerts, now, words=self.words)
+        return Teller(path, self.transport, slack, alerts, now, words=self.words, buttons=buttons)
 
 
 def targets_of(settings: AgentSettings) -> list[Target]:

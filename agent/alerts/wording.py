@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from lossguard.agent.alerts.blocks import code, escaped
-from lossguard.agent.alerts.records import RESOLVED, Measured, Story
+from lossguard.agent.alerts.records import RESOLVED, Click, Measured, Story
 from lossguard.agent.feed import ActionLine
 from lossguard.detectors import Symptom
 from lossguard.detectors.advice import ADVICE, Advice
@@ -81,9 +81,24 @@ def deed(action: ActionLine) -> str:
     status, _, words = action.result.partition(": ")
     did = _DEEDS.get(action.action, action.action)
     if status == "failed":
-        did = f"{action.action.replace('_', ' ')} *failed*"
+        did, words = f"{_verb(action.action)} *failed*", words.removeprefix("why ")
     said = words.replace("_", " ") if status in ("done", "failed") else action.result
     return f"step {action.step:,}: {did}" + (f" ({escaped(said)})" if said else "")
+
+
+def answer(click: Click) -> str:
+    """What became of a button that was pressed, and who pressed it."""
+    who = f"<@{click.user}>" if click.user else "somebody in Slack"
+    if click.status == "pending":
+        return f"{_verb(click.action)}: asked for by {who}; the run has yet to answer"
+    if click.status == "done" and click.action in ("ack", "mute"):
+        return f"{escaped(click.result)}, by {who}"
+    did = ActionLine(action=click.action, step=click.step, result=f"{click.status}: {click.result}")
+    return f"{deed(did)}, {'by' if click.status == 'done' else 'asked for by'} {who}"
+
+
+def _verb(action: str) -> str:
+    return {"ack": "acknowledge", "rollback": "roll back"}.get(action, action.replace("_", " "))
 
 
 def outcome(story: Story) -> str:

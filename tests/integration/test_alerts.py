@@ -139,11 +139,13 @@ def test_the_token_is_in_no_file_of_the_home(
 
 def test_an_agent_that_is_to_tell_nobody_loads_nothing_for_it(home: Home) -> None:
     program = (
-        "import sys\nfrom lossguard.agent.alerting import start_alerts\n"
+        "import sys\nfrom lossguard.agent.alerting import Orders, start_alerts\n"
+        "from lossguard.agent.audit import AuditLog\n"
         "from lossguard.agent.registry import Registry\nfrom lossguard.agent.store import Store\n"
         "from lossguard.home import find_home\nhome = find_home().create()\n"
         "registry = Registry(Store(home.database_path), lambda *_: True)\n"
-        "assert start_alerts(home, registry) is None\n"
+        "orders = Orders(lambda *_: None, AuditLog(home.audit_path))\n"
+        "assert start_alerts(home, registry, orders) is None\n"
         "print([m for m in sys.modules if 'slack_sdk' in m or 'matplotlib' in m])"
     )
     environment = {name: value for name, value in os.environ.items() if "SLACK" not in name}

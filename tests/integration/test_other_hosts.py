@@ -13,14 +13,16 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+from typer.testing import CliRunner
 
-from lossguard.agent import feed
+from lossguard.agent import doctor_checks, feed
 from lossguard.agent.audit import AuditLine, read_audit
+from lossguard.agent.cli import app
 from lossguard.agent.client import Client
 from lossguard.agent.keyring import Keyring
 from lossguard.errors import AgentUnreachable, ConfigError
 from lossguard.home import Home, find_home
-from lossguard.key_files import KeyFile, read_key_file, write_private
+from lossguard.key_files import KeyFile, Role, read_key_file, write_private
 from lossguard.probes import wire
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.site import Site, free_port
@@ -271,6 +273,16 @@ def test_the_command_line_speaks_with_the_key(site: Site, monkeypatch: pytest.Mo
     assert not list((site.folder / "cli").rglob("agent.lock"))  # none was started here instead
 
 
+@pytest.mark.parametrize("role", ["probe", "viewer"])
+def test_the_doctor_finds_a_host_with_a_good_key_well(site: Site, role: Role) -> None:
+    """A key of either kind, for a host that only trains has none but a probe's."""
+    at_home = site.host(f"d-{role}", role)
+    assert [one.status for one in doctor_checks.agent(at_home)] == ["ok"]
+    site.ring.revoke(f"d-{role}")
+    (refused,) = doctor_checks.agent(at_home)
+    assert (refused.status, "does not know this key" in refused.said) == ("fail", True)
+
+
 def test_a_new_key_of_the_agent_cuts_off_who_has_the_old_one(site: Site) -> None:
     """Also over open connections, without a restart; with a new file all is as before."""
     old = site.host("r-old", "viewer")
@@ -283,3 +295,19 @@ def test_a_new_key_of_the_agent_cuts_off_who_has_the_old_one(site: Site) -> None
         with Client(site.at(site.folder / "r-new.key")) as renewed:
             assert isinstance(renewed.request(feed.Ping(), timeout_s=PATIENCE_S), feed.Pong)
     assert isinstance(site.agent.ask(feed.Ping()), feed.Pong)
+
+
+def test_the_audit_log_is_read_on_the_host_of_the_agent(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From elsewhere it is not called empty; at home it names runs by their ids."""
+    probe = FakeProbe(site.host("u-probe", "probe"), hello_of("u-1122-1", name="u-run"))
+    with probe, site.agent_client() as owner:
+        probe.join()
+        owner.request(order("u-run", "u.1"))
+    monkeypatch.setenv("LOSSGUARD_HOME", str(site.home.config.parent))
+    told = CliRunner().invoke(app, ["audit", "u-1122", "--json"]).stdout.splitlines()
+    assert [json.loads(line)["run"] for line in told][:1] == ["u-1122-1"]
+    monkeypatch.setenv("LOSSGUARD_AGENT", site.address)
+    away = CliRunner().invoke(app, ["audit"])
+    assert "lossguard audit` there" in str(away.exception)

@@ -1,9 +1,7 @@
 """Slack on this machine: its Web API and incoming webhooks, as far as they are used here.
 
 It refuses what Slack refuses: tokens, scopes, channels, blocks, too many messages. Point
-``LOSSGUARD_SLACK_API_URL`` at ``SlackServer.url``. Alone, it keeps what it was sent in a file::
-
-    python -m tests.support.slack_server conversation.json
+``LOSSGUARD_SLACK_API_URL`` at ``SlackServer.url``.
 """
 
 from __future__ import annotations
@@ -11,14 +9,12 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -364,19 +360,3 @@ def _handler(server: SlackServer) -> type[BaseHTTPRequestHandler]:
             """It is silent."""
 
     return Handler
-
-
-def main() -> None:
-    server = SlackServer()
-    target = Path(sys.argv[1])
-    sys.stdout.write(
-        f"export LOSSGUARD_SLACK_API_URL={server.url} LOSSGUARD_SLACK_BOT_TOKEN={TOKEN}\n"
-    )
-    sys.stdout.flush()
-    while True:
-        time.sleep(0.5)
-        target.write_text(json.dumps(server.conversation(), indent=1))
-
-
-if __name__ == "__main__":
-    main()

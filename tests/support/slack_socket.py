@@ -2,7 +2,10 @@
 
 It refuses what Slack refuses: another kind of token, one without ``connections:write``, an address
 that was used before; frames of a client that are not masked. It looks how fast envelopes are
-acknowledged, and people can press only buttons that messages have.
+acknowledged, and people can press only buttons that messages have. Alone, it keeps what people see
+in a file::
+
+    python -m tests.support.slack_socket conversation.json
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ import itertools
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.slack_server import Refused, SlackServer
+from tests.support.slack_server import TOKEN, Refused, SlackServer
 from tests.support.waiting import eventually
 
 APP_TOKEN = "xapp-1-A0AAAAAAA-1111-goodgoodgood"
@@ -114,13 +119,14 @@ class SocketMode:
                          "action_ts": stamp}],
         }  # fmt: skip
         number = next(self._numbers)
-        body = {
-            "envelope_id": f"00000000-0000-4000-8000-{number:012d}",
+        name = f"00000000-0000-4000-8000-{number:012d}"
+        body: dict[str, Any] = {
+            "envelope_id": name,
             "type": "interactive",
             "accepts_response_payload": False,
             "payload": payload,
         }
-        envelope = self.envelopes[body["envelope_id"]] = Envelope(body["envelope_id"], body)
+        envelope = self.envelopes[name] = Envelope(name, body)
         self.deliver(envelope)
         return envelope
 
@@ -213,7 +219,7 @@ class SocketMode:
             connection.pongs += 1
         elif opcode == _TEXT:
             self._acknowledged(json.loads(payload))
-        return opcode != _CLOSE
+        return bool(opcode != _CLOSE)
 
     def _acknowledged(self, answer: dict[str, Any]) -> None:
         envelope = self.envelopes.get(answer.get("envelope_id", ""))
@@ -231,3 +237,20 @@ def buttons_of(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if block["type"] == "actions"
         for element in block["elements"]
     }
+
+
+def main() -> None:
+    server = SlackServer()
+    SocketMode(server)
+    sys.stdout.write(
+        f"export LOSSGUARD_SLACK_API_URL={server.url} LOSSGUARD_SLACK_BOT_TOKEN={TOKEN} "
+        f'LOSSGUARD_SLACK_APP_TOKEN={APP_TOKEN}   # [slack] operators = ["{OPERATOR}"]\n'
+    )
+    sys.stdout.flush()
+    while True:
+        time.sleep(0.5)
+        Path(sys.argv[1]).write_text(json.dumps(server.conversation(), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -52,11 +52,11 @@ def test_a_file_that_cannot_be_read_exits_with_65(home: Home) -> None:
 
 
 def test_stopping_an_agent_that_is_not_there_exits_with_69(home: Home) -> None:
-    """Unreachable, and says how to start one."""
+    """Unreachable; whoever wants it stopped is told so at once, and not how to start one."""
     home.create()
     stopped = lossguard_command("agent", "--stop")
     assert stopped.returncode == 69
-    assert "start one with `lossguard agent`" in stopped.stderr
+    assert stopped.stderr == "lossguard: no agent is running\n"
 
 
 def test_an_agent_that_cannot_start_is_reported_with_its_last_words(

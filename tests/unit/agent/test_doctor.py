@@ -190,3 +190,9 @@ def test_a_trial_that_arrives_is_no_success_where_the_agent_would_not_send_it(
     ran = CliRunner().invoke(app, ["notify", "test"])
     assert ran.exit_code == 78
     assert "agent 7 does not tell it; type: lossguard agent --stop" in ran.output
+
+
+def test_a_home_that_cannot_be_made_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not called well because it is not there yet."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path.is_relative_to(home.state))
+    assert said(home)["state folder"].status == "fail"

@@ -86,7 +86,7 @@ def test_a_hang_is_said_once_and_so_is_its_end(watch: Watch) -> None:
 
 
 def test_a_hang_that_ends_in_death_does_not_go_on(watch: Watch) -> None:
-    """"Resolved" would send whoever is awake back to bed; its healthy twin goes on, above."""
+    """Resolved would send whoever is awake back to bed; its healthy twin goes on, above."""
     watch.go(3)
     watch.go(100, moves=False)
     watch.tables[0].now = "gone"

@@ -72,6 +72,7 @@ class Deadly:
             assert place is not None
             self.slack.edits[what.address] = _timeless(what.text)
             return None
+        assert isinstance(what, Post | Picture)
         text = "a picture" if isinstance(what, Picture) else _timeless(what.text)
         self.slack.posts.append((what.thread, text))
         ts = f"{len(self.slack.posts)}"

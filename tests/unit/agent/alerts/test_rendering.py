@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def words(saying: Saying, mention: str = "", **texts: str) -> str:
     """All of a message as text, as Slack gets it; it has been checked."""
     files = {name.replace("_txt", ".txt"): text for name, text in texts.items()}
     out = render(saying, mention=mention, texts=files)
-    assert not isinstance(out, Picture)
+    assert isinstance(out, Post | Edit)
     check_blocks(out.blocks)
     assert len(json.dumps(out.blocks)) <= BUDGET
     return "\n".join(_texts(out.blocks))
@@ -231,3 +232,11 @@ def test_a_whole_story_of_the_desk_fits() -> None:
     desk.take(incident(actions=[deed()]), NOON)
     for saying in desk.due(NOON):
         assert words(saying)
+
+
+@pytest.mark.parametrize(("symptom", "has_value"), [("hang", False), ("divergence", True)])
+def test_what_has_no_value_is_shown_without_one(symptom: str, has_value: bool) -> None:
+    """A heartbeat that is "1 times the threshold" helps nobody at night."""
+    news = msgspec.structs.replace(incident(symptom=symptom, metric="heartbeat"), measured=None)
+    said = words(Root("a", True, story(news)))
+    assert ("times the threshold" in said) == has_value

@@ -54,7 +54,7 @@ def listening(presses: list[Press]) -> Iterator[SocketMode]:
 def test_a_press_is_acknowledged_and_handed_over(
     slack: slack_socket.SocketMode, listening: SocketMode, presses: list[Press]
 ) -> None:
-    becomes(listening.is_live, True)
+    eventually(listening.is_live)
     envelope = slack.press("ack", message=MESSAGE)
     eventually(lambda: envelope.was_acked_in_time)
     (press,) = eventually(lambda: presses)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lossguard.agent.alerts import rendering
 from lossguard.agent.alerts import worker as worker_module
 from lossguard.agent.alerts.journal import Place
 from lossguard.agent.alerts.records import Root, Saying
@@ -113,7 +114,7 @@ def test_what_cannot_be_put_into_words_is_told_all_the_same_and_takes_nothing_wi
     tmp_path: Path, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts as told from then on: nobody would come back to it."""
-    real = worker_module.render
+    real = rendering.render
 
     def render(saying: Saying, **how: Any) -> Outgoing:
         if isinstance(saying, Root) and saying.story.news.line.run == "odd":
