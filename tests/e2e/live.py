@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Training:
                 cwd=folder,
                 env={**os.environ, "LOSSGUARD_HOME": str(home.state.parent)},
             )
+        weakref.finalize(self, self.process.kill)  # a test that failed leaves nothing running
 
     def wait(self, timeout_s: float = 100.0) -> int:
         """Its exit code."""
