@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ _COLUMNS, _ROWS = 128, 128
 
 Floats = npt.NDArray[np.float32]
 
+log = logging.getLogger(__name__)
+
 
 class LayerMap:
     """One family: a column a stretch of steps, a row a layer, in it the largest value there.
@@ -26,6 +29,7 @@ class LayerMap:
 
     def __init__(self, layers: Sequence[str], columns: int = _COLUMNS, rows: int = _ROWS) -> None:
         self.layers = list(layers)
+        self._same: object = None
         self._first = np.unique(
             np.linspace(0, len(layers), min(rows, len(layers)), False).astype(int)
         )
@@ -57,6 +61,12 @@ class LayerMap:
     def values(self) -> Floats:
         """(columns, rows); NaN where nothing was measured, Inf where something was not finite."""
         return self._values[: self._used]
+
+    def is_of(self, layers: Sequence[str]) -> bool:
+        """Whether it is of these. Costs next to nothing where they are the very same list."""
+        if self._same is not layers and self.layers == list(layers):
+            self._same = layers
+        return self._same is layers
 
     def add(self, step: int, family: Family) -> None:
         """Take in one step. A step below the last column's counts into that column."""
@@ -120,7 +130,7 @@ class LayerHistory:
             if family is None or not len(family.names):
                 continue
             known = self.maps.get(kind)
-            if known is None or len(known.layers) != len(family.names):
+            if known is None or not known.is_of(family.names):
                 known = self.maps[kind] = LayerMap(family.names)
             known.add(observation.step, family)
 
@@ -129,5 +139,11 @@ class LayerHistory:
         return {kind: known.state() for kind, known in self.maps.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the place of the history that ``state`` came from."""
-        self.maps = {kind: LayerMap.restored(known) for kind, known in state.items()}
+        """Take the place of the history that ``state`` came from; what makes no sense is left out."""
+        for kind, known in state.items():
+            try:
+                self.maps[kind] = LayerMap.restored(known)
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning(
+                    "the kept layers of %r make no sense (%s); they begin anew", kind, error
+                )

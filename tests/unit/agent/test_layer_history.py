@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -76,3 +77,22 @@ def test_a_model_of_other_layers_begins_anew() -> None:
     history.note(Observation(1, {}, families={"act_rms": family([1.0, 2.0])}))
     history.note(Observation(2, {}, families={"act_rms": family([1.0, 2.0, 3.0])}))
     assert history.maps["act_rms"].steps.tolist() == [2]
+
+
+def test_as_many_layers_of_other_names_begin_anew_too() -> None:
+    history = LayerHistory()
+    for step, names in ((1, ("a", "b")), (2, ("a", "b")), (3, ("a", "c"))):
+        named = replace(family([1.0, 2.0]), names=names)
+        history.note(Observation(step, {}, families={"act_rms": named}))
+    assert history.maps["act_rms"].steps.tolist() == [3]
+
+
+def test_kept_layers_that_make_no_sense_cost_no_more_than_themselves() -> None:
+    history = LayerHistory()
+    for kind in ("grad_norm", "act_rms"):
+        history.note(Observation(1, {}, families={kind: family([1.0, 2.0])}))
+    state = history.state()
+    state["act_rms"]["values"] = b"12345"
+    again = LayerHistory()
+    again.restore(state)
+    assert set(again.maps) == {"grad_norm"}
