@@ -139,7 +139,7 @@ class LayerHistory:
         return {kind: known.state() for kind, known in self.maps.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the place of the history that ``state`` came from; what makes no sense is left out."""
+        """Take the place of what ``state`` came from; what makes no sense is left out."""
         for kind, known in state.items():
             try:
                 self.maps[kind] = LayerMap.restored(known)
