@@ -16,6 +16,7 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input, OptionList
 
 from lossguard.agent import feed
+from lossguard.tui.bell import Bell
 from lossguard.tui.deeds import BY_ACTION, DEEDS, Deed
 from lossguard.tui.dialogs import MenuScreen
 from lossguard.tui.events_page import EventsPage
@@ -83,6 +84,7 @@ class LossguardApp(App[None]):
         self._opened = bool(run)
         self._page = "run-page" if run else "runs-page"
         self.glimpse = Glimpse()
+        self._bell = Bell()
         self.operating = Operating(self, source, operator=operator)
 
     def compose(self) -> ComposeResult:
@@ -157,6 +159,8 @@ class LossguardApp(App[None]):
         screen.query_one(Welcome).show(self.glimpse)
         if picture is not None and picture is not before.picture:
             self._begin_with_what_runs(picture)
+            if self._bell.rings(picture) and "LOSSGUARD_NO_BELL" not in os.environ:
+                self.bell()
             self._show()
 
     def _begin_with_what_runs(self, picture: feed.Picture) -> None:
