@@ -106,6 +106,8 @@ class DirectLink:
         start_agents: bool = False,
         often: Callable[[], None] = lambda: None,
         stands: Callable[[], object] = lambda: None,
+        holds: Callable[[], object] = lambda: None,
+        keep: Callable[..., object] = lambda *_: None,
     ) -> None:
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque()
