@@ -31,6 +31,7 @@ def no_policy_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOSSGUARD_POLICY", raising=False)
 
 
+@pytest.mark.slow
 def test_a_hard_bound_from_a_file_vetoes_updates(tmp_path: Path, own_home: Home) -> None:
     """The same training under plain ``guard`` is left alone."""
     plain_folder, tight_folder = tmp_path / "plain", tmp_path / "tight"

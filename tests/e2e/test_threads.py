@@ -13,6 +13,7 @@ from lossguard.home import Home
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.slow
 def test_threads_that_each_train_a_model_live(tmp_path: Path, own_home: Home) -> None:
     """Under ``lossguard run``: exit code 0, as plain, however they interleave."""
     script = tmp_path / "threads.py"

@@ -79,6 +79,7 @@ if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_told_by_its_end(scripts: Scripts) -> None:
     """Also where Python has no say in it any more; and the setting picks the policy."""
     script = str(scripts.write("script.py", ENDS, begin=TRAINS))

@@ -118,6 +118,7 @@ def test_more_replicas_go_on_from_the_same_state(replicas: dict[str, list[Lived]
     went_on_from_the_same_state(replicas["ddp:2:whole"], replicas["ddp:4:goes-on"])
 
 
+@pytest.mark.slow
 def test_what_one_rank_cannot_read_none_takes_up(torn: dict[str, list[Lived]]) -> None:
     """All begin anew, and each says why."""
     for one in torn["ddp:2:goes-on"]:
