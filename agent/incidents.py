@@ -322,7 +322,7 @@ class Incidents:
                 acked_s=line.acked,
                 mutes=self.mutes,
             )
-            for finding in line.findings or [_finding_of(line)]:
+            for finding in line.findings or [finding_of(line)]:
                 incident.add(finding)
             incident.resolved_step = line.end_step if line.state == "resolved" else None
             incident.last_step = max(incident.last_step, line.last_step)
@@ -344,7 +344,8 @@ def _end_all(incident: Incident, symptom: Symptom | None, step: int) -> None:
         incident.be_quiet(step)
 
 
-def _finding_of(line: KeptIncident) -> Finding:
+def finding_of(line: IncidentLine) -> Finding:
+    """The finding that an incident was named for, as far as the line tells."""
     return Finding(
         symptom=Symptom(line.symptom),
         severity=Severity(line.severity),

@@ -7,13 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 from rich.segment import Segment
-from rich.style import Style
 from textual.markup import escape
 from textual.strip import Strip
-from textual.widget import Widget
 
 from lossguard.agent import feed
 from lossguard.tui import curve, figures, marks, plot
+from lossguard.tui.drawn import Drawn
 from lossguard.tui.plain import plain
 from lossguard.tui.view import View, Window
 
@@ -38,7 +37,7 @@ _STYLES = (
 )
 
 
-class Chart(Widget, can_focus=True):
+class Chart(Drawn, can_focus=True):
     """One metric over the steps in view. It redraws only when what it shows has changed."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"chart--{name}" for name in _STYLES}
@@ -74,9 +73,6 @@ class Chart(Widget, can_focus=True):
         self._view = View()
         self._whole: Window | None = None
         self._heading = ""
-        self._strips: list[Strip] = []
-        self._drawn_for: object = None
-        self._styles: dict[str, Style] = {}
         self._told = ("", "")
 
     def show(self, picture: feed.Picture, view: View, whole: Window | None) -> None:
@@ -124,9 +120,8 @@ class Chart(Widget, can_focus=True):
 
     def _look(self, view: View, whole: Window | None) -> None:
         self._view, self._whole = view, whole or self.subject.whole
-        self._drawn_for = None
         self._tell()
-        self.refresh()
+        self.redraw()
 
     @property
     def window(self) -> Window | None:
@@ -138,31 +133,9 @@ class Chart(Widget, can_focus=True):
         """The width of the plot, without its axis."""
         return max(1, self.size.width - plot.GUTTER)
 
-    def notify_style_update(self) -> None:
-        """Draw anew when the theme changes."""
-        self._drawn_for = None
-        self._styles = {}
-        super().notify_style_update()
-
-    def render_line(self, y: int) -> Strip:
-        """One row of the widget."""
-        if self._drawn_for != self.size:
-            self._drawn_for = self.size
-            self._strips = self._draw()
-        return (
-            self._strips[y]
-            if y < len(self._strips)
-            else Strip.blank(self.size.width, self.rich_style)
-        )
-
     def _draw(self) -> list[Strip]:
         width, height = self.size
-        if not self._styles:
-            self._styles = {
-                name: self.get_component_rich_style(f"chart--{name}") for name in _STYLES
-            }
-            self._styles[""] = self.rich_style
-        styles = self._styles
+        styles = self.styles_of("chart", _STYLES)
         rows = plot.draw(
             self.subject,
             width,

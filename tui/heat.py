@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
 from lossguard.agent import feed
 from lossguard.tui import heat_map
 from lossguard.tui.curve import Curve, Floats
+from lossguard.tui.drawn import Drawn
 
 _STYLES = ("name", "cursor", "dim", "bad", *(f"level-{i}" for i in range(heat_map.LEVELS + 1)))
 
 
-class Heat(Widget, can_focus=True):
+class Heat(Drawn, can_focus=True):
     """A row a layer. It draws the rows that are in view, and only what is new."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"heat--{name}" for name in _STYLES}
@@ -66,9 +65,6 @@ class Heat(Widget, can_focus=True):
         self._rows: list[int] = []
         self._cursor = 0
         self._top = 0
-        self._drawn_for: object = None
-        self._strips: list[Strip] = []
-        self._styles: dict[str, Style] = {}
 
     def show(self, strip: feed.LayerStrip | None, nothing: str) -> None:
         """Take over a strip; ``nothing`` is said where there is none."""
@@ -84,7 +80,7 @@ class Heat(Widget, can_focus=True):
         self._rows = heat_map.order(self._strip, self.sort, self.filter) if self._strip else []
         names = [self._strip.names[i] for i in self._rows] if self._strip else []
         self._cursor = names.index(before) if before in names else 0
-        self._redraw()
+        self.redraw()
         self.post_message(self.Moved())
 
     @property
@@ -110,7 +106,7 @@ class Heat(Widget, can_focus=True):
     def action_by(self, rows: int) -> None:
         """The cursor up or down."""
         self._cursor = min(max(self._cursor + rows, 0), max(0, len(self._rows) - 1))
-        self._redraw()
+        self.redraw()
         self.post_message(self.Moved())
 
     def on_click(self, event: events.Click) -> None:
@@ -125,33 +121,9 @@ class Heat(Widget, can_focus=True):
         """As three times up."""
         self.action_by(-3)
 
-    def notify_style_update(self) -> None:
-        """Draw anew when the theme changes."""
-        self._styles = {}
-        self._drawn_for = None
-        super().notify_style_update()
-
-    def _redraw(self) -> None:
-        self._drawn_for = None
-        self.refresh()
-
-    def render_line(self, y: int) -> Strip:
-        """One row of the widget."""
-        if self._drawn_for != self.size:
-            self._drawn_for = self.size
-            self._strips = self._draw()
-        return (
-            self._strips[y]
-            if y < len(self._strips)
-            else Strip.blank(self.size.width, self.rich_style)
-        )
-
     def _draw(self) -> list[Strip]:
         width, height = self.size
-        if not self._styles:
-            names = {name: self.get_component_rich_style(f"heat--{name}") for name in _STYLES}
-            self._styles = {**names, "": self.rich_style}
-        styles = self._styles
+        styles = self.styles_of("heat", _STYLES)
         if self._strip is None or not self._rows:
             text = self.nothing if self._strip is None else "no layer has that in its name"
             blank = [Strip.blank(width, styles[""]) for _ in range(max(0, height // 2))]

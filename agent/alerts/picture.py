@@ -19,8 +19,8 @@ from lossguard.agent.alerts import wording
 from lossguard.agent.alerts.records import IncidentNews
 from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK
 from lossguard.agent.alerts.transport import Never
+from lossguard.agent.incidents import finding_of
 from lossguard.agent.plot_panel import INK, Curve, Mark, draw_marks, draw_panel, draw_step_axis
-from lossguard.detectors import Finding, Severity, Symptom
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def draw(news: IncidentNews) -> bytes:
     figure.subplots_adjust(
         left=0.115, right=0.975, top=1 - 0.45 / height, bottom=0.55 / height, hspace=0.12
     )
-    mark = Mark(_finding(news), line.metric, 0)
+    mark = Mark(finding_of(news.line), line.metric, 0)
     for panel, series in zip(panels, news.series, strict=True):
         near = _near(Curve.of_series(series), line.onset_step, line.end_step)
         draw_panel(panel, series.metric, [near])
@@ -97,20 +97,6 @@ def _expected(panel: Axes, news: IncidentNews) -> None:
     """The range that was expected, as a green band."""
     if (found := news.measured) is not None:
         panel.axhspan(found.low, found.high, color="#009E73", alpha=0.15, linewidth=0, zorder=0)
-
-
-def _finding(news: IncidentNews) -> Finding:
-    line = news.line
-    return Finding(
-        symptom=Symptom(line.symptom),
-        severity=Severity(line.severity),
-        metric=line.metric,
-        onset_step=line.onset_step,
-        detected_step=line.detected_step,
-        score=line.score,
-        message=line.message,
-        end_step=line.end_step,
-    )
 
 
 if __name__ == "__main__":
