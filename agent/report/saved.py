@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from lossguard.agent.feed import EventLine
-from lossguard.agent.layer_history import LayerHistory, LayerMap
+from lossguard.agent.layer_history import LayerMap
 from lossguard.agent.report.curves import Floats, Steps
 
 T = TypeVar("T")
@@ -75,6 +75,4 @@ def _coarse(histories: dict[str, Any]) -> dict[str, Coarse]:
 
 
 def _layers(state: dict[str, Any]) -> dict[str, LayerMap]:
-    history = LayerHistory()
-    history.restore(state)
-    return history.maps
+    return {kind: LayerMap.restored(known) for kind, known in state.items()}
