@@ -1,7 +1,7 @@
-"""What survives the agent: one SQLite file, written in one transaction a few times a second.
+"""What survives the agent: runs, their steps, incidents and commands, in one SQLite file.
 
 After ``kill -9`` at most the last transaction is lost, and the file is consistent. While the disk
-takes nothing, writes wait in memory, within bounds, and the agent goes on judging and ordering.
+takes nothing, the agent goes on judging and ordering.
 """
 
 from __future__ import annotations
@@ -11,29 +11,23 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from lossguard.agent.database import damaged_files, is_damage, open_database, set_aside
+from lossguard.agent.database import is_damage
 from lossguard.agent.incidents import KeptIncident
-from lossguard.errors import ConfigError
-from lossguard.failpoints import reach
+from lossguard.agent.written_file import MAX_WAITING, WrittenFile
 from lossguard.probes import wire
 
 log = logging.getLogger(__name__)
 
 KEPT_STEPS = 1_000_000
 """Steps kept per run."""
-_MAX_WAITING = 100_000
 _MAX_ANSWERS = 1000
 _PURGED_AT_ONCE = 5000
-_FREED_AT_ONCE = 256
-"""Pages that are given back to the disk in one go: a few milliseconds."""
-_FREE_PAGES = 1024
-"""So many are kept for what is written next."""
 
 _STEP = "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?)"
 _ORPHANS = """
@@ -65,38 +59,21 @@ class Answer(NamedTuple):
     result: str
 
 
-class Store:
-    """The database. Not thread-safe: the agent's loop owns it."""
+class Store(WrittenFile):
+    """What is kept of runs. Not thread-safe: the agent's loop owns it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._db = open_database(path)
-        self._file = path.stat().st_ino
-        self._begun_anew: Callable[[], None] = lambda: None
-        self._no_file_said = False
-        self._waiting: deque[tuple[str, tuple[Any, ...]]] = deque(maxlen=_MAX_WAITING)
-        self._steps: deque[tuple[Any, ...]] = deque(maxlen=_MAX_WAITING)
+        super().__init__(path)
+        self._steps: deque[tuple[Any, ...]] = deque(maxlen=MAX_WAITING)
         self._saved: dict[str, bytes] = {}
         self._last: dict[str, tuple[int, dict[str, float]]] = {}
         self._answers: dict[str, Answer] = {}
         self._purging = [run for (run,) in self._db.execute(_ORPHANS)]
-        self._failing = False
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether the disk did not take what was last written."""
-        return self._failing
 
     @property
     def num_waiting(self) -> int:
         """Rows that are yet to be written."""
         return len(self._waiting) + len(self._steps)
-
-    def close(self) -> None:
-        """Write what is waiting and let go. Idempotent."""
-        with contextlib.suppress(sqlite3.Error):
-            self.commit()
-        self._db.close()
 
     # --- writing --------------------------------------------------------------------------
 
@@ -167,7 +144,7 @@ class Store:
     def drop_steps(self, run: str) -> None:
         """The run begins anew: its steps count from the start again."""
         self._last.pop(run, None)
-        self._steps = deque((row for row in self._steps if row[0] != run), maxlen=_MAX_WAITING)
+        self._steps = deque((row for row in self._steps if row[0] != run), maxlen=MAX_WAITING)
         self._purging = [purged for purged in self._purging if purged != run]
         self._do("DELETE FROM steps WHERE run = ?", (run,))
 
@@ -187,9 +164,6 @@ class Store:
             self._do(f"DELETE FROM {table} WHERE run = ?", (run,))
         self._purging.append(run)
 
-    def _do(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._waiting.append((statement, values))
-
     def tick(self) -> None:
         """A few times a second: purge a little, make everything so far durable."""
         self._look_for_the_file()
@@ -203,94 +177,21 @@ class Store:
         if not self._failing:
             self._give_back()
 
-    def _give_back(self) -> None:
-        """What was deleted makes the file smaller, a little at a time."""
-        with contextlib.suppress(sqlite3.Error):
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            if free > _FREE_PAGES:
-                self._db.execute(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})").fetchall()
-
-    def commit(self) -> bool:
-        """Make everything so far durable; False when that has to wait."""
-        if not (self._waiting or self._steps or self._saved):
-            return True
-        try:
-            with self._db:
-                self._write_all()
-                reach("store.in_transaction")
-            reach("store.committed")
-        except Exception as error:
-            if is_damage(error):
-                self._begin_anew(str(error))
-                return False
-            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
-                if not self._failing:
-                    log.error("cannot write to %s (%s); it is tried again, and what cannot be "
-                              "written waits in memory", self.path, error)  # fmt: skip
-                self._failing = True
-                return False
-            # Not the disk but the data: it would stand in the way of all the rest for ever.
-            log.exception("dropped what cannot be written to %s", self.path)
-        if self._failing:
-            log.warning("%s is written to again", self.path)
-            self._failing = False
-        self._waiting.clear()
-        self._steps.clear()
-        self._saved.clear()
-        return True
+    @property
+    def _waits(self) -> bool:
+        return bool(super()._waits or self._steps or self._saved)
 
     def _write_all(self) -> None:
-        for statement, values in self._waiting:
-            self._db.execute(statement, values)
+        super()._write_all()
         self._db.executemany(_STEP, self._steps)
         for run, saved in self._saved.items():
             values = (saved, time.time(), run)
             self._db.execute("UPDATE runs SET saved = ?, heard = ? WHERE run = ?", values)
 
-    # --- a file that is gone, or broken -----------------------------------------------------
-
-    def when_begun_anew(self, begun_anew: Callable[[], None]) -> None:
-        """Call this when a new file had to be begun: it lacks all that was known."""
-        self._begun_anew = begun_anew
-
-    def troubles(self) -> list[str]:
-        """What is wrong with what is kept, for people to read; empty where nothing is."""
-        found = []
-        if self._failing:
-            found.append(f"{self.path} cannot be written; what is new waits in memory")
-        if aside := damaged_files(self.path):
-            names = ", ".join(file.name for file in aside)
-            found.append(f"a damaged database was set aside in {self.path.parent}: {names}")
-        return found
-
-    def _look_for_the_file(self) -> None:
-        try:
-            is_there = self.path.stat().st_ino == self._file
-        except OSError:
-            is_there = False
-        if not is_there:
-            self._begin_anew("it was deleted or replaced")
-
-    def _begin_anew(self, why: str) -> None:
-        """Another file, into which everybody writes again what is known in memory."""
-        if not self._no_file_said:
-            log.error("the database %s is of no use any more (%s); a new one begins",
-                      self.path, why)  # fmt: skip
-        try:
-            self._db.close()
-            if self.path.exists() and self.path.stat().st_ino == self._file:
-                set_aside(self.path, why)
-            self._db = open_database(self.path)
-            self._file = self.path.stat().st_ino
-        except (ConfigError, OSError, sqlite3.Error) as error:
-            if not self._no_file_said:
-                log.error("%s; what is new waits in memory", error)
-            self._no_file_said = self._failing = True
-            self._file = -1
-            self._db = sqlite3.connect(":memory:")
-            return
-        self._no_file_said = False
-        self._begun_anew()
+    def _forget_written(self) -> None:
+        super()._forget_written()
+        self._steps.clear()
+        self._saved.clear()
 
     # --- how much is kept -------------------------------------------------------------------
 
@@ -298,16 +199,6 @@ class Store:
     def is_purging(self) -> bool:
         """Whether steps of runs that were forgotten are still there."""
         return bool(self._purging)
-
-    def num_bytes(self) -> int:
-        """What the database holds [B], without the room that is free in it."""
-        try:
-            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            (size,) = self._db.execute("PRAGMA page_size").fetchone()
-        except sqlite3.Error:
-            return 0
-        return (int(pages) - int(free)) * int(size)
 
     def heard(self) -> dict[str, float]:
         """When each run was heard of last: wall clock [s since the epoch]."""
@@ -393,13 +284,7 @@ class Store:
             "WHERE substr(command, 1, ?) = ? ORDER BY issued DESC LIMIT ?",
             (len(prefix), prefix, limit),
         ).fetchall()
-        found = []
-        for name, body, *answer in reversed(rows):
-            with _reported(f"command {name}"):
-                message = wire.decode_from_agent(body)
-                if isinstance(message, wire.Command):
-                    found.append((message, Answer(*answer)))
-        return found
+        return [(order, Answer(*answer)) for order, *answer in _commands(reversed(rows))]
 
     def pending_commands(self, run: str) -> list[tuple[wire.Command, str]]:
         """(command, incident) of those a run has not answered, oldest first."""
@@ -408,13 +293,16 @@ class Store:
             "ORDER BY issued",
             (run,),
         )
-        found = []
-        for name, body, incident in rows:
-            with _reported(f"command {name}"):
-                message = wire.decode_from_agent(body)
-                if isinstance(message, wire.Command):
-                    found.append((message, incident))
-        return found
+        return [(order, incident) for order, incident in _commands(rows)]
+
+
+def _commands(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows of (id, command as sent, more): the command and what more there is."""
+    for name, body, *more in rows:
+        with _reported(f"command {name}"):
+            message = wire.decode_from_agent(body)
+            if isinstance(message, wire.Command):
+                yield message, *more
 
 
 @contextlib.contextmanager

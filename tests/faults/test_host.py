@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lossguard.agent import store
+from lossguard.agent import written_file
 from lossguard.agent.evidence import Evidence
 from lossguard.home import Home
 from lossguard.probes import wire
@@ -121,7 +121,7 @@ def test_a_disk_error_in_the_middle_of_a_run_loses_nothing(tmp_path: Path, words
             raise sqlite3.OperationalError(words)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "reach", sometimes)
+        patch.setattr(written_file, "reach", sometimes)
         agents.live()
     agents.registry.store.commit()
     assert agents.journal() == dict.fromkeys(agents.probe.executed, "done")
