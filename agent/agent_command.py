@@ -46,8 +46,7 @@ def serve(
     serves = _outlets(settings, metrics)
     options = AgentOptions(
         idle_exit_s=idle_s or (IDLE_EXIT_S if background else None),
-        listen=listens,
-        retention=settings.retention,
+        settings=msgspec.structs.replace(settings, listen=listens),
         outlets=serves,
         policy_text=as_toml(find_policy(policy)) if policy else "",
     )

@@ -13,7 +13,7 @@ from lossguard.agent.audit import AuditLog
 from lossguard.agent.feed import FeedMessage, SendCommand
 from lossguard.agent.peers import Peer
 from lossguard.agent.registry import Registry
-from lossguard.agent.settings import AgentSettings, load_settings
+from lossguard.agent.settings import AgentSettings
 from lossguard.home import Home
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ class Orders(NamedTuple):
     audit: AuditLog
 
 
-def start_alerts(home: Home, registry: Registry, orders: Orders) -> Notifier | None:
+def start_alerts(
+    home: Home, settings: AgentSettings, registry: Registry, orders: Orders
+) -> Notifier | None:
     """Begin to tell; None, and nothing is loaded for it, where nobody is to be told.
 
     Raises ConfigError for settings that make no sense.
     """
-    settings = load_settings(home)
     if not is_wanted(settings):
         return None
     from lossguard.agent.alerts.notifier import Notifier

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from lossguard.agent.incidents import Incident, Incidents
+from lossguard.agent.verbs import MOST_HOURS
 from lossguard.detectors import Symptom
 
 NOTED = frozenset({"ack", "mute"})
 """The actions that no loop has to carry out."""
 
 Args: TypeAlias = Mapping[str, "float | int | str"]
-_MOST_HOURS = 24.0 * 365
 
 
 def note(incidents: Incidents, action: str, args: Args, now_s: float) -> tuple[str, list[Incident]]:
@@ -77,6 +77,6 @@ def _hours(args: Args) -> float:
         hours = float(args.get("hours", 0.0))
     except ValueError:
         hours = -1.0
-    if not 0.0 <= hours <= _MOST_HOURS:
-        raise ValueError(f"hours must be from 0 to {_MOST_HOURS:g}, got {args['hours']!r:.40}")
+    if not 0.0 <= hours <= MOST_HOURS:
+        raise ValueError(f"hours must be from 0 to {MOST_HOURS:g}, got {args['hours']!r:.40}")
     return hours

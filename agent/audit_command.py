@@ -20,15 +20,10 @@ def audit(
 
     from lossguard.agent.audit import read_audit
     from lossguard.agent.listing import table
-    from lossguard.errors import UsageError
     from lossguard.home import find_home
 
     home = find_home()
-    if home.remote:
-        raise UsageError(
-            f"LOSSGUARD_AGENT names the agent {home.remote}, and its audit log lies on its host: "
-            "say `lossguard audit` there"
-        )
+    home.require_here("its audit log", "`lossguard audit`")
     lines = [one for one in read_audit(home.audit_path) if one.run.startswith(run)]
     if as_json:
         for one in lines:

@@ -258,11 +258,7 @@ def show(
     from lossguard.home import find_home
 
     home = find_home()
-    if home.remote:
-        raise UsageError(
-            f"LOSSGUARD_AGENT names the agent {home.remote}, and what it keeps of incidents lies "
-            "on its host: say `lossguard show` there"
-        )
+    home.require_here("what it keeps of incidents", "`lossguard show`")
     show_incident(home, incident, as_json, export)
 
 

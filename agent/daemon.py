@@ -9,8 +9,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +20,19 @@ from lossguard.agent.alerting import Orders, start_alerts
 from lossguard.agent.audit import AuditLog
 from lossguard.agent.gate import Gate
 from lossguard.agent.keyring import Keyring
-from lossguard.agent.listen_settings import ListenSettings
 from lossguard.agent.listening import (
+    PICTURES_WAITING,
     Listening,
     refusal_to_probe,
     refusal_to_viewer,
 )
 from lossguard.agent.loop_lag import LoopLag
-from lossguard.agent.outlets import NO_OUTLETS, OutletOptions, Outlets
+from lossguard.agent.outlets import OutletOptions, Outlets
 from lossguard.agent.peers import LocalDoor
 from lossguard.agent.prometheus.figures import Sources
 from lossguard.agent.registry import Registry
-from lossguard.agent.retention import Retention, RetentionSettings
+from lossguard.agent.retention import Retention
+from lossguard.agent.settings import AgentSettings
 from lossguard.agent.sockets import Router
 from lossguard.agent.store import Store
 from lossguard.agent.viewers import PICTURE_EVERY_S, Viewers
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 IDLE_EXIT_S = 900.0
 """An agent that was started in the background ends after this long without runs or viewers [s]."""
-_PICTURES_WAITING = 8
-"""Pictures are large: no more wait for a viewer that does not read."""
 
 
 @contextlib.contextmanager
@@ -94,15 +93,14 @@ def _locked(path: Path, what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """What an agent is started with, besides its settings."""
+    """What an agent is started with: its settings with what the command line changes, and more."""
 
-    idle_exit_s: float | None = None
+    settings: AgentSettings
+    idle_exit_s: float | None
     """It ends when there was nothing to watch for so long [s]; not where it serves other hosts, or
     metrics, or pings a health check."""
-    listen: ListenSettings = field(default_factory=ListenSettings)
-    outlets: OutletOptions = NO_OUTLETS
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    policy_text: str = ""
+    outlets: OutletOptions
+    policy_text: str
     """As TOML, for runs that bring no settings of their own; empty: the shipped ones."""
 
 
@@ -125,10 +123,12 @@ async def _serve(home: Home, options: AgentOptions) -> None:
     store = Store(home.database_path)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     routers: dict[bytes, Router] = {}
-    listening: Listening | None = None
     notifier: Notifier | None = None
-    outlets: Outlets | None = None
-    try:
+    with contextlib.ExitStack() as closing:  # the last that was opened is closed first
+        closing.callback(log.info, "agent %d ends", os.getpid())
+        closing.callback(store.close)
+        closing.callback(context.term)
+        closing.callback(_close_all, routers)
 
         def send(identity: bytes, frame: bytes) -> bool:
             router = routers.get(identity[:1])
@@ -136,43 +136,40 @@ async def _serve(home: Home, options: AgentOptions) -> None:
 
         audit = AuditLog(home.audit_path)
         gate = Gate(store, audit)
-        registry = Registry(store, send, options.policy_text, options.retention.runs)
-        retention = Retention(options.retention, registry, home.state / "incidents")
+        settings = options.settings
+        registry = Registry(store, send, options.policy_text, settings.retention.runs)
+        retention = Retention(settings.retention, registry, home.state / "incidents")
         desk = Viewers(registry, send, stop.set, gate, lambda: notifier.states if notifier else {})
         for router in _local_routers(context, home, registry, desk):
             routers[router.mark] = router
-        if options.listen.tcp:
+        ticks = [("auditing", gate.tick), ("forgetting", retention.tick)]
+        if settings.listen.tcp:
             listening = Listening(
-                context, options.listen, Keyring(home), registry.take, desk.take, audit
+                context, settings.listen, Keyring(home), registry.take, desk.take, audit
             )
+            closing.callback(listening.close)
             for router in (listening.probes, listening.viewers):
                 routers[router.mark] = router
-        log.info("agent %d serves %s, state in %s", os.getpid(), home.runtime, home.state)
-        ticks = [("auditing", gate.tick), ("forgetting", retention.tick)]
-        reach("daemon.started")
-        if listening is not None:
             ticks.append(("listening", listening.tick))
-        notifier = start_alerts(home, registry, Orders(desk.answer, audit))
+        log.info("agent %d serves %s, state in %s", os.getpid(), home.runtime, home.state)
+        reach("daemon.started")
+        notifier = start_alerts(home, settings, registry, Orders(desk.answer, audit))
         if notifier is not None:
+            closing.callback(notifier.close)
             ticks.append(("alerting", notifier.tick))
         sources = Sources(registry, store, routers, LoopLag(PICTURE_EVERY_S))
         outlets = Outlets(options.outlets, sources, notifier)
+        closing.callback(outlets.close)
         desk.outlets = outlets.troubles
         ticks.append(("exporting", outlets.tick))
-        idle_exit_s = None if listening or outlets.are_open else options.idle_exit_s
+        stays = bool(settings.listen.tcp) or outlets.are_open
+        idle_exit_s = None if stays else options.idle_exit_s
         await _tick(stop, store, registry, desk, list(routers.values()), ticks, idle_exit_s)
-    finally:
-        if outlets is not None:
-            outlets.close()
-        if notifier is not None:
-            notifier.close()
-        if listening is not None:
-            listening.close()
-        for router in routers.values():
-            router.close()
-        context.term()
-        store.close()
-        log.info("agent %d ends", os.getpid())
+
+
+def _close_all(routers: Mapping[bytes, Router]) -> None:
+    for router in routers.values():
+        router.close()
 
 
 def _local_routers(
@@ -193,7 +190,7 @@ def _local_routers(
         door=LocalDoor(),
         refusal=refusal_to_viewer,
         mark=b"v",
-        queue=_PICTURES_WAITING,
+        queue=PICTURES_WAITING,
     )
     for path in (home.probe_endpoint, home.viewer_endpoint):
         os.chmod(path.removeprefix("ipc://"), 0o600)

@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+import msgspec
+
 from lossguard.agent import feed
 from lossguard.agent.audit import AuditLine, AuditLog
 from lossguard.agent.intake import shortened
@@ -112,18 +114,14 @@ def _line(
     )
     if message is None:
         return line
-    return AuditLine(
-        time=line.time,
-        who=line.who,
-        verb=verb,
-        result=line.result,
+    return msgspec.structs.replace(
+        line,
         run=shortened(message.run, 160),
         command=shortened(message.command, 80),
         args={
             shortened(name, 40): value if _is_number(value) else shortened(str(value), 200)
             for name, value in list(message.args.items())[:16]
         },
-        why=line.why,
     )
 
 

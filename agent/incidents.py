@@ -20,7 +20,7 @@ _LOOKED_AT = 50
 
 # What hits a run at once has one cause, and the symptom that stands first here is nearest to it.
 # All else is slow, and each of it an incident of its own.
-_ACUTE = (
+ACUTE = (
     Symptom.LR_JUMP,
     Symptom.BAD_BATCH,
     Symptom.NONFINITE,
@@ -31,20 +31,20 @@ _ACUTE = (
     Symptom.GRAD_SPIKE,
     Symptom.LOSS_SPIKE,
 )
-_ACUTE_KIND = "acute"
+ACUTE_KIND = "acute"
 _CAUSES = (Symptom.LR_JUMP, Symptom.BAD_BATCH)
 """They give an incident its name though the harm they do is more severe than they are."""
 
 
 def _telling(finding: Finding) -> tuple[bool, int, int]:
-    place = _ACUTE.index(finding.symptom) if finding.symptom in _ACUTE else len(_ACUTE)
+    place = ACUTE.index(finding.symptom) if finding.symptom in ACUTE else len(ACUTE)
     is_cause = finding.symptom in _CAUSES and finding.severity is not Severity.INFO
     return is_cause, finding.severity.rank, -place
 
 
 def _kind(symptom: Symptom) -> str:
     """Findings of one kind, near to each other, are one incident."""
-    return _ACUTE_KIND if symptom in _ACUTE else str(symptom)
+    return ACUTE_KIND if symptom in ACUTE else str(symptom)
 
 
 class KeptIncident(IncidentLine, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ class Incident:
     @property
     def is_acute(self) -> bool:
         """Whether it is of what hits a run at once, which a skip or a rollback is for."""
-        return self.kind == _ACUTE_KIND
+        return self.kind == ACUTE_KIND
 
     @property
     def onset_step(self) -> int:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _REQUEST_BYTES = 1 << 16
 """Nothing that a viewer asks for is longer."""
-_PICTURES_WAITING = 8
+PICTURES_WAITING = 8
 """Pictures are large: no more wait for a viewer that does not read."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 _SAY_AGAIN_S = 60.0
@@ -97,7 +97,7 @@ class Listening:
                 door=KeyDoor(self._keyring, domain),
                 refusal=refusal_to_probe if is_for_probes else refusal_to_viewer,
                 mark=mark,
-                queue=1000 if is_for_probes else _PICTURES_WAITING,
+                queue=1000 if is_for_probes else PICTURES_WAITING,
                 most_frame_bytes=wire.MAX_FRAME_BYTES if is_for_probes else _REQUEST_BYTES,
             )
         except zmq.ZMQError as error:
@@ -107,8 +107,6 @@ class Listening:
     def tick(self) -> None:
         """Take in a new key of the agent: whoever is connected must prove the new one. And cut off
         everybody where somebody may be filling the memory."""
-        for router in (self.probes, self.viewers):
-            router.drain()
         self._authenticator.drain()
         try:
             public = self._keyring.agent().public

@@ -33,9 +33,6 @@ class OutletOptions(NamedTuple):
     otel: OtelSettings = OtelSettings()
 
 
-NO_OUTLETS = OutletOptions()
-
-
 class Outlets:
     """Of one agent. Raises ConfigError, by ``must_serve``."""
 

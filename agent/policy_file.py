@@ -17,7 +17,7 @@ from lossguard.agent.detector_settings import Setting, build, settings_of
 from lossguard.agent.ladder import Rule, Rung, rung_of
 from lossguard.agent.policy_settings import LEAST, POLICY_NAME, Policy, persistent_steps
 from lossguard.agent.standstill import HangBounds
-from lossguard.agent.toml_lines import line_of
+from lossguard.agent.toml_lines import line_of, read_text
 from lossguard.agent.validation import Validation
 from lossguard.detectors import CATALOGUE, Severity, Symptom
 from lossguard.errors import ConfigError
@@ -71,15 +71,9 @@ def load_policy(path: Path) -> Policy:
     is_project = path.name == "pyproject.toml"
     most = _MAX_PROJECT_BYTES if is_project else MAX_POLICY_BYTES
     try:
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-        text = raw.decode()
+        text = read_text(path, most)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text") from error
-    if len(raw) > most:
-        raise ConfigError(f"{path}: is longer than {most // 1024} KiB")
     if is_project:
         return parse_policy(text, str(path), table=("tool", "lossguard"))
     stem = "custom" if path.stem == "lossguard" else path.stem

@@ -14,6 +14,7 @@ from lossguard.agent.incidents import Incident
 from lossguard.agent.intake import check
 from lossguard.agent.live import LiveRun
 from lossguard.agent.peers import OWNER, Peer
+from lossguard.agent.retention_settings import KEPT_RUNS
 from lossguard.agent.store import Store
 from lossguard.errors import LossguardError
 from lossguard.failpoints import reach
@@ -22,7 +23,6 @@ from lossguard.probes import wire
 log = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 1.0
-KEPT_RUNS = 200
 _MAX_ACTIVE = 1000
 
 

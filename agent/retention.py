@@ -9,12 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
-
-import msgspec
 
 from lossguard.agent.live import LiveRun
-from lossguard.agent.registry import KEPT_RUNS, Registry
+from lossguard.agent.registry import Registry
+from lossguard.agent.retention_settings import RetentionSettings
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +21,6 @@ _LOOKED_AT_ONCE = 200
 """Files whose size is asked for in one tick."""
 _DAY_S = 86400.0
 _MIB = 1 << 20
-
-
-class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[retention]``: what is kept. Runs that go on are never forgotten."""
-
-    runs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = KEPT_RUNS
-    """The newest so many."""
-    days: Annotated[float, msgspec.Meta(gt=0.0)] = 365.0
-    """A run that is over goes when it was heard of last so long ago."""
-    max_mib: Annotated[int, msgspec.Meta(ge=16)] = 4096
-    """The database and the folders of incidents together [MiB]: the oldest runs go first."""
 
 
 class Retention:
@@ -71,17 +58,17 @@ class Retention:
         if not self._make_room(size):
             self._due_s = now + _EVERY_S
 
-    def _ended(self) -> list[LiveRun]:
-        """Oldest first."""
+    def _ended(self) -> list[tuple[float, LiveRun]]:
+        """When each was heard of last [s since the epoch], oldest first."""
         heard = self._store.heard()
         over = [live for live in self._registry.runs.values() if live.is_over]
-        return sorted(over, key=lambda live: heard.get(live.hello.run, live.hello.started_s))
+        timed = [(heard.get(live.hello.run, live.hello.started_s), live) for live in over]
+        return sorted(timed, key=lambda one: one[0])
 
     def _forget_old(self) -> None:
-        heard = self._store.heard()
         before = self._clock() - self._settings.days * _DAY_S
-        for live in self._ended():
-            if heard.get(live.hello.run, live.hello.started_s) < before:
+        for heard_s, live in self._ended():
+            if heard_s < before:
                 log.info("run %s was over %g days ago: forgotten",
                          live.hello.run, self._settings.days)  # fmt: skip
                 self._registry.forget(live)
@@ -93,9 +80,10 @@ class Retention:
             return self._store.is_purging
         ended = self._ended()
         if ended:
+            oldest = ended[0][1]
             log.info("more than %d MiB are kept: run %s is forgotten",
-                     self._settings.max_mib, ended[0].hello.run)  # fmt: skip
-            self._registry.forget(ended[0])
+                     self._settings.max_mib, oldest.hello.run)  # fmt: skip
+            self._registry.forget(oldest)
             return True
         if not self._said:
             self._said = True

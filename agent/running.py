@@ -6,7 +6,6 @@ import logging
 import os
 from dataclasses import dataclass
 
-from lossguard.agent.settings_check import require_readable_settings
 from lossguard.home import find_home
 from lossguard.policy_choice import ChosenPolicy
 from lossguard.probes.launch import agent_is_running, start_agent
@@ -39,8 +38,9 @@ def start(wanted: WatchedRun) -> None:
     try:
         home = find_home().create()
         if not home.remote and not agent_is_running(home):
-            # With wrong ones it would end at once, and say why in its own log.
-            require_readable_settings(home)
+            from lossguard.agent.settings import load_settings
+
+            load_settings(home)  # with wrong ones it would end at once, and say why in its own log
             start_agent(home)  # by the time torch is imported, it is there
     except Exception as error:
         logging.getLogger("lossguard").error("no agent can be started (%s)", error)

@@ -21,8 +21,8 @@ from lossguard.agent.dead_man_settings import DeadManSettings
 from lossguard.agent.listen_settings import ListenSettings
 from lossguard.agent.otel.settings import OtelSettings
 from lossguard.agent.prometheus.settings import PrometheusSettings
-from lossguard.agent.retention import RetentionSettings
-from lossguard.agent.toml_lines import line_of
+from lossguard.agent.retention_settings import RetentionSettings
+from lossguard.agent.toml_lines import line_of, read_text
 from lossguard.errors import ConfigError
 from lossguard.home import Home
 
@@ -58,19 +58,13 @@ def load_settings(home: Home) -> AgentSettings:
     named = os.environ.get("LOSSGUARD_AGENT_SETTINGS")
     path = Path(named).expanduser() if named else home.settings_path
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_SETTINGS_BYTES + 1)
-        text = raw.decode()
+        text = read_text(path, MAX_SETTINGS_BYTES)
     except FileNotFoundError:
         if named:
             raise ConfigError(f"LOSSGUARD_AGENT_SETTINGS: there is no file {path}") from None
         return AgentSettings()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text") from error
-    if len(raw) > MAX_SETTINGS_BYTES:
-        raise ConfigError(f"{path}: is longer than {MAX_SETTINGS_BYTES // 1024} KiB")
     return parse_settings(text, str(path))
 
 

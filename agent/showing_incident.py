@@ -14,8 +14,7 @@ from typing import Any
 
 from lossguard.agent.evidence import STACKS, export
 from lossguard.agent.listing import table
-from lossguard.detectors import Symptom
-from lossguard.detectors.advice import ADVICE
+from lossguard.detectors.advice import advice_on
 from lossguard.errors import InputError
 from lossguard.home import Home
 
@@ -72,8 +71,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _page(incident: dict[str, Any], folder: Path) -> Iterator[str]:
     symptom = str(incident.get("symptom", ""))
-    known = {str(one): one for one in Symptom}.get(symptom)
-    title = ADVICE[known].title if known in ADVICE and known is not None else symptom
+    advice = advice_on(symptom)
+    title = advice.title if advice is not None else symptom
     yield f"{incident.get('severity', '')} {symptom}: {title}"
     opened = incident.get("opened") or 0.0
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(opened)) if opened else "?"
@@ -92,9 +91,9 @@ def _page(incident: dict[str, Any], folder: Path) -> Iterator[str]:
     yield from (f"  step {a.get('step')}: {a.get('action')}, {a.get('result')}" for a in actions)
     if not actions:
         yield "  nothing"
-    if known is not None and known in ADVICE:
-        yield from _listed("What it may be", ADVICE[known].causes)
-        yield from _listed("What helps", ADVICE[known].fixes)
+    if advice is not None:
+        yield from _listed("What it may be", advice.causes)
+        yield from _listed("What helps", advice.fixes)
     yield from _last_steps(folder / "steps.csv")
     yield from _layers(folder / "layers.csv")
     yield from _environment(folder / "environment.json")

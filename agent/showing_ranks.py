@@ -40,10 +40,9 @@ def rank_lines(live: LiveRun, now: float) -> list[RankLine]:
 
 def snapshot_lines(live: LiveRun) -> list[SnapshotLine]:
     """The states that a rollback can go to, newest first: those that every rank holds."""
-    beats = [rank.beat for rank in live.ranks.values()]
-    if live.is_over or not beats or any(beat is None for beat in beats):
+    told = [rank.beat for rank in live.ranks.values() if rank.beat is not None]
+    if live.is_over or not told or len(told) < len(live.ranks):
         return []
-    told = [beat for beat in beats if beat is not None]
     common = set.intersection(*({one.step for one in beat.snapshots} for beat in told))
     first = told[0]
     lines = {

@@ -1,4 +1,4 @@
-"""Which line of a TOML file something stands in: the parser does not tell.
+"""The text of a TOML file, and which line of it something stands in: the parser does not tell.
 
 >>> text = "name = 'mine'\\n[detectors.grad_spike]\\nmultiple = 3.0\\n"
 >>> line_of(text, ("detectors", "grad_spike", "multiple"))
@@ -8,9 +8,26 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from lossguard.errors import ConfigError
 
 _HEADER = re.compile(r"\s*\[\[?\s*(?P<path>[^\]#]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"\s*(?P<path>[A-Za-z0-9_\-\"'. ]+?)\s*=")
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """All of a file that a person wrote. Raises OSError; ConfigError where it is no text, or too
+    long."""
+    with path.open("rb") as file:
+        raw = file.read(most_bytes + 1)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text") from error
+    if len(raw) > most_bytes:
+        raise ConfigError(f"{path}: is longer than {most_bytes // 1024} KiB")
+    return text
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int | None:

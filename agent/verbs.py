@@ -18,6 +18,8 @@ _STEPS = (0.0, float(1 << 53))
 _YES = (0.0, 1.0)
 _WARM_UP = (0.0, 1e6)
 _FACTOR = (1e-6, 1.0)
+MOST_HOURS = 24.0 * 365
+"""Of silence about a symptom."""
 _INCIDENT = re.compile(r"[A-Za-z0-9._-]{1,160}\Z")
 _SYMPTOM = re.compile(r"[a-z0-9_]{1,60}\Z")
 _SENTENCE = re.compile(r"[^\x00-\x1f\x7f]{0,200}\Z")
@@ -44,7 +46,7 @@ ARGUMENTS: dict[Action, dict[str, Bounds]] = {
     "mute": {
         "incident": _INCIDENT,
         "symptom": _SYMPTOM,
-        "hours": (0.0, 24.0 * 365),
+        "hours": (0.0, MOST_HOURS),
         "undo": _YES,
     },
 }

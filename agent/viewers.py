@@ -177,19 +177,18 @@ class Viewers:
         # First what was asked before: the answer to "stop" comes as the run ends.
         if (known := live.result_of(message.command)) is not None:
             return known
-        if message.action in NOTED:
-            return self._attend(live, message)
-        if live.is_over:
+        is_noted = message.action in NOTED
+        if live.is_over and not is_noted:
             why = f"run {live.hello.run} is over ({live.state}): there is nobody to obey"
             return feed.Trouble(why=why)
         if wrong := wrong_with_command(message.command, message.args):
             return feed.Trouble(why=wrong)
+        if is_noted:
+            return self._attend(live, message)
         live.command(message.command, message.action, message.args)
         return live.result_of(message.command) or feed.Trouble(why="the command was not taken")
 
     def _attend(self, live: LiveRun, message: feed.SendCommand) -> feed.FeedMessage:
-        if wrong := wrong_with_command(message.command, message.args):
-            return feed.Trouble(why=wrong)
         try:
             live.attend(message.command, message.action, message.args)
         except ValueError as error:

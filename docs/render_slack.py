@@ -46,7 +46,7 @@ h3 { font-size: 18px; margin: 4px 0 } .section { margin: 6px 0; white-space: pre
 .context { color: #616061; font-size: 13px; margin: 6px 0 } .context span { margin-right: 10px }
 .button { display: inline-block; border: 1px solid #bbb; border-radius: 4px; padding: 4px 12px;
           margin: 4px 8px 4px 0; font-weight: 700; font-size: 14px }
-.danger { color: #e01e5a } .primary { background: #007a5a; color: #fff }
+.danger { color: #e01e5a }
 code { font: 12px "DejaVu Sans Mono", monospace; color: #c01343; background: #f6f6f6;
        border: 1px solid #ddd; border-radius: 3px; padding: 1px 3px; overflow-wrap: anywhere }
 pre { font: 12px/1.5 "DejaVu Sans Mono", monospace; background: #f6f6f6; border: 1px solid #ddd;
@@ -90,8 +90,6 @@ def _block(block: dict[str, Any]) -> str:
     kind = block["type"]
     if kind == "header":
         return f"<h3>{_text(block['text'])}</h3>"
-    if kind == "divider":
-        return "<hr>"
     if kind == "actions":
         buttons = (
             f'<span class="button {item.get("style", "")}">{_text(item["text"])}</span>'

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lossguard.errors import ConfigError
+from lossguard.errors import ConfigError, UsageError
 
 # sun_path holds 108 bytes on Linux; libzmq wants its terminating zero (zmq.IPC_PATH_MAX_LEN).
 IPC_PATH_MAX = 107
@@ -57,6 +57,15 @@ class Home:
     def here(self) -> Home:
         """The same, with the agent of this host."""
         return replace(self, remote="", key_file=None)
+
+    def require_here(self, what: str, commands: str) -> None:
+        """Raises UsageError where the agent is that of another host: ``what`` lies there, and is
+        looked at with ``commands``."""
+        if self.remote:
+            raise UsageError(
+                f"LOSSGUARD_AGENT names the agent {self.remote}, and {what} lies on its host: "
+                f"say {commands} there"
+            )
 
     @property
     def lock_path(self) -> Path:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from lossguard.agent.feed import IncidentLine
+from lossguard.agent.incidents import ACUTE, ACUTE_KIND
 from lossguard.detectors import Symptom
 
-_ACUTE = frozenset({
-    Symptom.LR_JUMP, Symptom.BAD_BATCH, Symptom.NONFINITE, Symptom.DIVERGENCE,
-    Symptom.OPTIMIZER_STATE, Symptom.EXPLODING_GRADIENT, Symptom.LOSS_SCALE, Symptom.GRAD_SPIKE,
-    Symptom.LOSS_SPIKE,
-})  # fmt: skip
 _OF_HURT_WEIGHTS = frozenset({
     Symptom.OSCILLATION, Symptom.PLATEAU, Symptom.SLOW_CONVERGENCE, Symptom.VANISHING_GRADIENT,
     Symptom.DEAD_UNITS, Symptom.ACTIVATION_DRIFT, Symptom.WEIGHT_GROWTH, Symptom.OUTPUT_COLLAPSE,
@@ -19,7 +15,7 @@ _OF_STANDSTILL = frozenset({
     Symptom.DATA_STARVED, Symptom.LOW_GPU_UTILIZATION, Symptom.STRAGGLER, Symptom.NO_CHECKPOINT,
 })  # fmt: skip
 _EFFECTS: dict[str, frozenset[Symptom]] = {
-    **dict.fromkeys(_ACUTE, _OF_HURT_WEIGHTS),
+    **dict.fromkeys(ACUTE, _OF_HURT_WEIGHTS),
     Symptom.HANG: _OF_STANDSTILL,
     Symptom.PROCESS_EXIT: _OF_STANDSTILL | {Symptom.HANG},
     Symptom.DATA_STARVED: frozenset({Symptom.LOW_GPU_UTILIZATION, Symptom.STRAGGLER}),
@@ -30,7 +26,7 @@ _EFFECTS: dict[str, frozenset[Symptom]] = {
 def sameness(line: IncidentLine) -> str:
     """Incidents of one run that agree in this are the same trouble: what hurts a run at once shows
     itself as a spike, then as NaN, then as divergence; all else is a symptom and its metric."""
-    return "acute" if line.symptom in _ACUTE else f"{line.symptom} {line.metric}"
+    return ACUTE_KIND if line.symptom in ACUTE else f"{line.symptom} {line.metric}"
 
 
 def mutes(cause: IncidentLine, effect: IncidentLine) -> bool:

@@ -28,7 +28,7 @@ _PICTURE_TRIES = 3
 class Delivery:
     """``turn`` sends at most one message. ``now`` is wall clock, ``clock_s`` monotonic [s]."""
 
-    def __init__(self, journal: Journal, transport: Transport, now: float) -> None:
+    def __init__(self, journal: Journal, transport: Transport) -> None:
         self._journal = journal
         self._transport = transport
         self._connected = False
@@ -39,7 +39,7 @@ class Delivery:
         self._failures = 0
         self._picture_failures: dict[int, int] = {}
         self._said = ""
-        self.state = NotifierState(state="starting", since=now)
+        self.state = NotifierState(state="starting")
 
     def turn(self, now: float, clock_s: float) -> bool:
         """Whether anything was sent or dropped, so that there may be more to do at once."""
@@ -47,12 +47,12 @@ class Delivery:
             if not self._connected and self._is_free("", clock_s):
                 log.info("alerts go to %s", self._transport.connect())
                 self._connected = True
-                self._well(now)
+                self._well()
             row = self._next(now, clock_s) if self._connected else None
             if row is not None:
-                self._send(row, now, clock_s)
+                self._send(row, clock_s)
         except NotNow as trouble:
-            self._wait(trouble, now, clock_s)
+            self._wait(trouble, clock_s)
             row = None
         self._count()
         return row is not None
@@ -87,7 +87,7 @@ class Delivery:
                 return row
         return None
 
-    def _send(self, row: Waiting, now: float, clock_s: float) -> None:
+    def _send(self, row: Waiting, clock_s: float) -> None:
         channel, place = self._channel(row), self._journal.places.get(_answered(row))
         try:
             found = self._attempt(row, channel, place)
@@ -107,7 +107,7 @@ class Delivery:
         self._journal.sent(row, found)
         self._note_sent(_lane(row, channel), clock_s)
         self._become(sent=self.state.sent + 1)
-        self._well(now)
+        self._well()
 
     def _attempt(self, row: Waiting, channel: str, place: Place | None) -> Place | None:
         try:
@@ -137,7 +137,7 @@ class Delivery:
         if len(recent) == _BURST and clock_s - recent[0] < _BURST_S:
             self._blocked[lane] = recent[0] + _BURST_S
 
-    def _wait(self, trouble: NotNow, now: float, clock_s: float) -> None:
+    def _wait(self, trouble: NotNow, clock_s: float) -> None:
         after_s = trouble.after_s
         if after_s is None:
             after_s = min(_LONGEST_S, 2.0**self._failures)
@@ -149,15 +149,15 @@ class Delivery:
             log.log(level, "alerts wait: %s", trouble)
         kind = "failing" if trouble.is_setup else "waiting"
         if (self.state.state, self.state.why) != (kind, str(trouble)):
-            self._become(state=kind, why=str(trouble), since=now)
+            self._become(state=kind, why=str(trouble))
 
-    def _well(self, now: float) -> None:
+    def _well(self) -> None:
         self._failures = 0
         if self.state.state != "ok":
             if self._said:
                 log.info("alerts are sent again")
             self._said = ""
-            self._become(state="ok", why="", since=now)
+            self._become(state="ok", why="")
 
     def _count(self) -> None:
         if self.state.waiting != len(self._journal.waiting):

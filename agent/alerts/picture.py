@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lossguard.agent.alerts import wording
 from lossguard.agent.alerts.records import IncidentNews
 from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK
 from lossguard.agent.alerts.transport import Never
 from lossguard.agent.incidents import finding_of
 from lossguard.agent.plot_panel import INK, Curve, Mark, draw_marks, draw_panel, draw_step_axis
+from lossguard.detectors.advice import title_of
+from lossguard.own_python import own_python
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def picture_of(news: IncidentNews) -> bytes:
     """PNG. Takes one to two seconds of another process. Raises Never."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__],
+            own_python(__name__),
             input=msgspec.msgpack.encode(news),
             capture_output=True,
             timeout=_PATIENCE_S,
@@ -72,7 +73,7 @@ def draw(news: IncidentNews) -> bytes:
         if series.metric == line.metric:
             _expected(panel, news)
     draw_step_axis(panels[-1])
-    title = f"{news.name}: {wording.title(line.symptom)}, since step {line.onset_step:,}"
+    title = f"{news.name}: {title_of(line.symptom)}, since step {line.onset_step:,}"
     figure.text(0.115, 1 - 0.29 / height, title, fontsize=10.5, weight="bold", color=INK)
     out = io.BytesIO()
     figure.savefig(out, format="png")

@@ -8,6 +8,7 @@ from lossguard.agent.alerts import wording
 from lossguard.agent.alerts.blocks import Block, code, escaped, fitted, listing, section
 from lossguard.agent.alerts.records import Reply, Story
 from lossguard.agent.alerts.root_message import headline, sign
+from lossguard.detectors.advice import advice_on
 
 _LISTING = 2500
 """Characters of a traceback or of stacks; all of it lies in the bundle."""
@@ -52,7 +53,7 @@ def _details(story: Story, texts: Mapping[str, str]) -> Iterator[Block]:
         yield section(f"*Measured*\n{escaped(numbers.replace('_', ' '))}")
     if "traceback.txt" in texts:
         yield section(listing(_end_of(texts["traceback.txt"]), _LISTING))
-    advice = wording.advice_on(line.symptom)
+    advice = advice_on(line.symptom)
     if advice is not None:
         yield section(_numbered("What it may be", advice.causes))
         yield section(_numbered("What helps", advice.fixes))

@@ -17,6 +17,7 @@ from lossguard.agent.alerts.blocks import (
 )
 from lossguard.agent.alerts.records import Story
 from lossguard.detectors import Symptom
+from lossguard.detectors.advice import title_of
 
 _SIGNS = {"info": ":large_blue_circle:", "warning": ":large_orange_circle:",
           "critical": ":red_circle:"}  # fmt: skip
@@ -35,7 +36,7 @@ def root_blocks(
 def headline(story: Story) -> str:
     """In one line, for notifications too."""
     line = story.news.line
-    return f"{wording.title(line.symptom)} · {story.news.name}"
+    return f"{title_of(line.symptom)} · {story.news.name}"
 
 
 def sign(story: Story) -> str:

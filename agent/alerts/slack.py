@@ -18,9 +18,6 @@ from lossguard.errors import ConfigError
 
 API_URL = "LOSSGUARD_SLACK_API_URL"
 _TIMEOUT_S = 15
-ASK_A_PERSON_S = 300.0
-"""What only a person can put right is looked at again so often [s]."""
-
 BAD_TOKEN = frozenset((
     "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
     "not_allowed_token_type", "no_permission", "org_login_required", "access_denied",
@@ -55,7 +52,7 @@ class SlackBot:
         token = needed_secret(TOKEN, self._settings.token_file)
         if not self._settings.channel:
             why = "there is no channel: set channel in the table [slack] of agent.toml"
-            raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+            raise NotNow(why, is_setup=True)
         base_url = api_url()
         client = WebClient(
             token, base_url=base_url, timeout=_TIMEOUT_S, retry_handlers=[], logger=quiet_logger()
@@ -68,7 +65,7 @@ class SlackBot:
             raise trouble_of(error, "", "chat:write") from error
         scopes = _header(answer.headers, "x-oauth-scopes")
         if scopes and "chat:write" not in scopes.split(","):
-            raise NotNow(_missing("chat:write"), after_s=ASK_A_PERSON_S, is_setup=True)
+            raise NotNow(_missing("chat:write"), is_setup=True)
         self._has_files = not scopes or "files:write" in scopes.split(",")
         self._client = client
         return f"Slack, as {answer.get('user')} in {answer.get('team')}"
@@ -171,10 +168,10 @@ def needed_secret(variable: str, file: str) -> str:
     try:
         found = secret(variable, file)
     except ConfigError as error:
-        raise NotNow(str(error), after_s=ASK_A_PERSON_S, is_setup=True) from error
+        raise NotNow(str(error), is_setup=True) from error
     if not found:
         why = f"there is no secret: set {variable}, or name a file of mode 0600 in [slack]"
-        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, is_setup=True)
     return found
 
 
@@ -182,7 +179,7 @@ def _webhook_url(settings: SlackSettings) -> str:
     url = needed_secret(WEBHOOK, settings.webhook_url_file)
     if not url.startswith("https://") and not is_loopback_url(url):
         why = f"{WEBHOOK} is no https address"
-        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, is_setup=True)
     return url
 
 
@@ -191,7 +188,7 @@ def api_url() -> str:
     url = os.environ.get(API_URL, "https://slack.com/api/")
     if not url.startswith("https://") and not is_loopback_url(url):
         why = f"{API_URL} must begin with https://"
-        raise NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(why, is_setup=True)
     return url
 
 
@@ -231,15 +228,15 @@ def trouble_of(error: Exception, channel: str, scope: str) -> NotNow | Never:
         return _of_status(status, response.headers, code, "Slack's")
     if code in BAD_TOKEN:
         why = f"Slack does not take the bot token ({code}): set {TOKEN} to a valid xoxb token"
-        return NotNow(why, after_s=ASK_A_PERSON_S, is_setup=True)
+        return NotNow(why, is_setup=True)
     if code == "missing_scope":
         needed = str(data.get("needed") or scope)
         if scope == "files:write":
             return Never(_missing(needed))
-        return NotNow(_missing(needed), after_s=ASK_A_PERSON_S, is_setup=True)
+        return NotNow(_missing(needed), is_setup=True)
     if code in _BAD_CHANNEL:
         why = _BAD_CHANNEL[code].format(channel)
-        return NotNow(why, after_s=ASK_A_PERSON_S, channel=channel, is_setup=True)
+        return NotNow(why, channel=channel, is_setup=True)
     if code in _TRY_AGAIN:
         return NotNow(f"Slack says {code}", after_s=_retry_after(response.headers))
     return Never(f"Slack says {code}")
@@ -252,8 +249,7 @@ def _of_status(status: int, headers: Any, body: str, whose: str) -> NotNow | Nev
     if status >= 500:
         return NotNow(said, after_s=_retry_after(headers))
     if status in (401, 403, 404, 410):
-        return NotNow(f"{said}: check the address, the token and the channel",
-                      after_s=ASK_A_PERSON_S, is_setup=True)  # fmt: skip
+        return NotNow(f"{said}: check the address, the token and the channel", is_setup=True)
     return Never(said)
 
 

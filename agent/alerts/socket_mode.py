@@ -108,7 +108,7 @@ class SocketMode:
         self._connected_s = 0.0
         self._not_before_s = 0.0
         self._failures = 0
-        self.state = NotifierState(state="starting", since=time.time())
+        self.state = NotifierState(state="starting")
         self._thread = threading.Thread(target=self._run, name="lossguard-buttons", daemon=True)
 
     def start(self) -> None:
@@ -218,7 +218,7 @@ class SocketMode:
             log.log(level, "buttons in Slack wait: %s", why)
         elif self.state.state != "ok":
             log.info("buttons in Slack are listened to")
-        self.state = NotifierState(state=state, why=why, since=time.time())
+        self.state = NotifierState(state=state, why=why)
 
     # --- a thread of slack_sdk's ----------------------------------------------------------
 
@@ -254,18 +254,17 @@ def _explained(error: Exception) -> NotNow:
     """What it means for a person who made the token."""
     data = getattr(getattr(error, "response", None), "data", None)
     code = str(data.get("error", "")) if isinstance(data, dict) else ""
-    after_s = slack.ASK_A_PERSON_S
     if code in slack.BAD_TOKEN:
         why = f"Slack does not take the app token ({code}): set {APP_TOKEN} to a valid xapp token"
-        return NotNow(why, after_s=after_s, is_setup=True)
+        return NotNow(why, is_setup=True)
     if code == "missing_scope":
         why = (
             "the app token lacks the scope connections:write: make a new one under Basic "
             "Information, App-Level Tokens"
         )
-        return NotNow(why, after_s=after_s, is_setup=True)
+        return NotNow(why, is_setup=True)
     trouble = slack.trouble_of(error, "", "connections:write")
     if isinstance(trouble, NotNow):
         return trouble
     why = f"{trouble}: is Socket Mode switched on in the settings of the Slack app?"
-    return NotNow(why, after_s=after_s, is_setup=True)
+    return NotNow(why, is_setup=True)

@@ -24,8 +24,6 @@ from lossguard.errors import ConfigError
 if TYPE_CHECKING:
     from lossguard.agent.settings import AgentSettings
 
-_ASK_A_PERSON_S = 300.0
-
 
 class Target(NamedTuple):
     """One of them."""
@@ -77,10 +75,10 @@ class _Unusable:
         self._why = why
 
     def connect(self) -> str:
-        raise NotNow(self._why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(self._why, is_setup=True)
 
     def channel_for(self, *, is_critical: bool) -> str:
         return "nowhere"
 
     def deliver(self, what: Outgoing, channel: str, place: Place | None) -> Place | None:
-        raise NotNow(self._why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        raise NotNow(self._why, is_setup=True)

@@ -22,7 +22,6 @@ from lossguard.errors import ConfigError
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
-_ASK_A_PERSON_S = 300.0
 _MOST_URLS = 8
 """Each has a thread and a journal of its own: one that fails holds up none of the others."""
 _TYPES: dict[Mood, str] = {
@@ -61,12 +60,12 @@ class ThroughApprise:
             import apprise
         except ImportError:
             why = "Apprise is not installed: say `pip install 'lossguard[notify]'`"
-            raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True) from None
+            raise NotNow(why, is_setup=True) from None
         _keep_to_ourselves()
         self._service = apprise.Apprise.instantiate(self._url)
         if self._service is None:
             why = f"Apprise makes nothing of the URL of {label_of(self._url)}: see its list of URLs"
-            raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+            raise NotNow(why, is_setup=True)
         return label_of(self._url)
 
     def channel_for(self, *, is_critical: bool) -> str:

@@ -10,6 +10,9 @@ from lossguard.agent.alerts.journal import Place
 from lossguard.agent.alerts.rendering import Outgoing
 from lossguard.agent.alerts.secrecy import redacted
 
+_ASK_A_PERSON_S = 300.0
+"""What only a person can put right is tried again so often [s]."""
+
 
 class NotNow(Exception):
     """It could not be sent, and is to be tried again."""
@@ -18,7 +21,7 @@ class NotNow(Exception):
         self, why: str, *, after_s: float | None = None, channel: str = "", is_setup: bool = False
     ) -> None:
         super().__init__(redacted(why))
-        self.after_s = after_s
+        self.after_s = _ASK_A_PERSON_S if is_setup else after_s
         """How long to wait [s]; None to wait longer each time."""
         self.channel = channel
         """The only channel that is concerned; empty for all."""
@@ -51,15 +54,14 @@ class Transport(Protocol):
 
 
 class NotifierState(msgspec.Struct, frozen=True, kw_only=True):
-    """How alerting does, for whoever asks. Times are wall clock [s since the epoch]."""
+    """How alerting does, for whoever asks."""
 
-    state: Literal["off", "starting", "ok", "waiting", "failing"]
+    state: Literal["starting", "ok", "waiting", "failing"]
     """``waiting``: Slack asked for patience, or cannot be reached; ``failing``: a person has to do
     something."""
     why: str = ""
     sent: int = 0
     """Since the agent began."""
     waiting: int = 0
-    since: float = 0.0
     last_refusal: str = ""
     """Why a message was not taken, the last that was not."""

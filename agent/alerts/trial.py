@@ -55,7 +55,7 @@ def _send(target: Target) -> Trial:
         try:
             messages = _messages(target)
             journal.intend(messages, time.time())
-            delivery = Delivery(journal, target.transport, time.time())
+            delivery = Delivery(journal, target.transport)
             return _tried(target.name, journal, delivery, len(messages))
         finally:
             journal.close()

@@ -29,7 +29,6 @@ from lossguard.agent.plain_http import opener_for, reason_of
 from lossguard.errors import ConfigError
 
 _TIMEOUT_S = 10.0
-_ASK_A_PERSON_S = 300.0
 _LEAST_KEY = 24
 """Bytes, as Standard Webhooks ask for."""
 
@@ -95,7 +94,7 @@ class Webhook:
                 raise ConfigError(f"the URL in {URL} or [webhook] url_file is no https address")
         except (ConfigError, ValueError) as error:
             why = str(error) if isinstance(error, ConfigError) else "the webhook's URL is no URL"
-            raise NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True) from None
+            raise NotNow(why, is_setup=True) from None
         return url, key
 
 
@@ -123,7 +122,7 @@ def signature(key: bytes, name: str, moment: str, body: bytes) -> str:
 def _of_status(status: int, retry_after: str) -> NotNow | Never:
     why = f"the webhook answers {status}"
     if status in (401, 403, 404, 410) or 300 <= status < 400:
-        return NotNow(why, after_s=_ASK_A_PERSON_S, is_setup=True)
+        return NotNow(why, is_setup=True)
     if status == 429 or status >= 500:
         is_number = retry_after.isdecimal()
         return NotNow(why, after_s=max(1.0, float(retry_after)) if is_number else None)

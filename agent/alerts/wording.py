@@ -10,7 +10,7 @@ from lossguard.agent.alerts.blocks import code, escaped
 from lossguard.agent.alerts.records import RESOLVED, Click, Measured, Story
 from lossguard.agent.feed import ActionLine
 from lossguard.detectors import Symptom
-from lossguard.detectors.advice import ADVICE, Advice
+from lossguard.detectors.advice import advice_on
 
 _DEEDS = {
     "skip": "update skipped",
@@ -23,16 +23,6 @@ _DEEDS = {
     "none": "left alone",
 }
 _ACUTE_FIRST_AID = (Symptom.DIVERGENCE, Symptom.NONFINITE, Symptom.LOSS_SPIKE, Symptom.LR_JUMP)
-
-
-def advice_on(symptom: str) -> Advice | None:
-    """What there is to say about a symptom; None for one that this version does not know."""
-    return next((advice for known, advice in ADVICE.items() if known == symptom), None)
-
-
-def title(symptom: str) -> str:
-    advice = advice_on(symptom)
-    return advice.title if advice is not None else symptom.replace("_", " ")
 
 
 def number(value: float) -> str:

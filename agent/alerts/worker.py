@@ -60,7 +60,7 @@ class Teller:
         self.journal = Journal(path, now)
         two_channels = bool(slack.critical_channel) and transport.has_threads
         self._desk = Desk(alerts, self.journal.case_file, two_channels=two_channels)
-        self.delivery = Delivery(self.journal, transport, now)
+        self.delivery = Delivery(self.journal, transport)
         self._mention = mention_of(slack.mention_critical)
         self._words = words or self._in_slack
         self._buttons = buttons
@@ -120,7 +120,7 @@ class Worker:
         self._something = threading.Event()
         self._ending = False
         self._said: set[str] = set()
-        self.state = NotifierState(state="starting", since=time.time())
+        self.state = NotifierState(state="starting")
         self._thread = threading.Thread(target=self._run, name="lossguard-alerts", daemon=True)
 
     def start(self) -> None:

@@ -41,6 +41,9 @@ _PALETTE_STEPS = np.linspace(0, len(_VIRIDIS) - 1, _LEVELS)
 class Heat:
     """A map cut into levels: 0 to 253 from ``low`` to ``high``, by their ratio or evenly."""
 
+    kind: str
+    names: list[str]
+    """Of the layers."""
     levels: npt.NDArray[np.uint8]
     """[layer, column]; columns of equal width in steps."""
     first: int
@@ -65,7 +68,7 @@ def heat_of(kind: str, known: LayerMap) -> Heat | None:
     levels = (shares * (_LEVELS - 1)).astype(np.uint8)
     levels[np.isinf(values)] = INFINITE
     levels[np.isnan(values)] = NONE
-    return Heat(levels, first, width, low, high, is_log)
+    return Heat(kind, known.names, levels, first, width, low, high, is_log)
 
 
 def _even(known: LayerMap) -> tuple[int, int, Floats]:
@@ -83,21 +86,18 @@ def _even(known: LayerMap) -> tuple[int, int, Floats]:
     return first, width, even.T
 
 
-def heat_map(kind: str, known: LayerMap, marks: Marks, first: int, last: int) -> str:
-    """A figure; empty where there is nothing to show."""
-    heat = heat_of(kind, known)
-    if heat is None:
-        return ""
-    title = _TITLES.get(kind, kind.replace("_", " "))
+def heat_map(heat: Heat, marks: Marks, first: int, last: int) -> str:
+    """A figure."""
+    title = _TITLES.get(heat.kind, heat.kind.replace("_", " "))
     said = f"from {number(heat.low)} to {number(heat.high)}"
-    names = known.names
+    names = heat.names
     x = step_axis(first, last)
     end = heat.first + heat.levels.shape[1] * heat.width
     left, right = x.place(np.array([heat.first, end], dtype=np.float64)) / SIZE * 100
     label = h(f"{title}: {len(names)} rows by time, {said}")
     picture = base64.b64encode(png(heat.levels, _palette(), NONE)).decode()
     return (
-        f'<figure class="heat" id="heat-{h(kind)}"><figcaption><b>{h(title)}</b> '
+        f'<figure class="heat" id="heat-{h(heat.kind)}"><figcaption><b>{h(title)}</b> '
         f"{_legend(heat)}</figcaption>"
         f'<div class="rows">{_names(names)}<div class="frame" '
         f'style="height:{_height(len(names))}px">'
@@ -109,13 +109,10 @@ def heat_map(kind: str, known: LayerMap, marks: Marks, first: int, last: int) ->
     )
 
 
-def heat_points(kind: str, known: LayerMap) -> dict[str, object] | None:
+def heat_points(heat: Heat) -> dict[str, object]:
     """What the script tells of the cell under the pointer."""
-    heat = heat_of(kind, known)
-    if heat is None:
-        return None
     return {
-        "names": known.names,
+        "names": heat.names,
         "first": heat.first,
         "width": heat.width,
         "columns": heat.levels.shape[1],

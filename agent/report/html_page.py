@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lossguard.agent.report.escaping import h
 from lossguard.agent.report.gathering import RunData
-from lossguard.agent.report.html_heat import heat_map, heat_points
+from lossguard.agent.report.html_heat import Heat, heat_map, heat_of, heat_points
 from lossguard.agent.report.html_plot import Panel, plot, plot_points
 from lossguard.agent.report.html_stories import (
     actions_html,
@@ -20,7 +20,7 @@ from lossguard.agent.report.html_stories import (
 )
 from lossguard.agent.report.marks import GLYPHS, Marks, marks_of
 from lossguard.agent.report.panels import main_panels, other_panels
-from lossguard.agent.report.stories import Story, stories_of
+from lossguard.agent.report.stories import Story, left_out, stories_of
 from lossguard.agent.report.summary import facts, paragraph
 from lossguard.agent.report.telling import damage_of
 from lossguard.agent.report.wording import clock, counted
@@ -40,12 +40,16 @@ def html_report(data: RunData) -> str:
         **{f"plot-{i}": panel for i, panel in enumerate(main_panels(data))},
         **{f"more-{i}": panel for i, panel in enumerate(other_panels(data))},
     }
+    known = data.saved.layers
+    cut = (heat_of(kind, known[kind]) for kind in _HEATS if kind in known)
+    heats = [heat for heat in cut if heat is not None]
+    points = _points(data, panels, heats, marks)
     title = h(f"{data.hello.name}: training report")
     body = "".join((
         *_top(data),
         *_plots(panels, marks),
         *_incidents(data, stories),
-        *_layers(data, marks),
+        *_layers(data, heats, marks),
         *_rest(data, panels, marks),
     ))  # fmt: skip
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -61,7 +65,7 @@ def html_report(data: RunData) -> str:
         '<meta name="referrer" content="no-referrer">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>\n{style}</style></head>\n<body>\n{body}\n"
-        f'<script type="application/json" id="data">{_points(data, panels, marks)}</script>\n'
+        f'<script type="application/json" id="data">{points}</script>\n'
         f"<script>{script}</script>\n</body></html>\n"
     )
 
@@ -131,28 +135,20 @@ def _incidents(data: RunData, stories: Sequence[Story]) -> Iterator[str]:
     yield '<section aria-label="Incidents"><h2>What went wrong</h2>'
     if not stories:
         yield "<p>Nothing that Lossguard could see.</p>"
-    if (others := len(data.incidents) - len(stories)) > 0:
-        yield f"<p>The {len(stories)} worst are told; {counted(others, 'lesser one')} left out.</p>"
-    told: dict[str, int] = {}
-    for story in stories:
-        yield story_html(story, told.setdefault(story.incident.symptom, story.number))
+    if others := left_out(data, stories):
+        yield f"<p>{others}</p>"
+    yield from map(story_html, stories)
     numbers = {story.incident.id: story.number for story in stories}
     yield '</section><section aria-label="Actions" id="actions"><h2>What was done</h2>'
     yield actions_html(data, numbers)
     yield "</section>"
 
 
-def _layers(data: RunData, marks: Marks) -> Iterator[str]:
-    extent, known = data.extent, data.saved.layers
-    maps = [
-        heat_map(kind, known[kind], marks, extent.first, extent.last)
-        for kind in _HEATS
-        if kind in known
-    ]
+def _layers(data: RunData, heats: Sequence[Heat], marks: Marks) -> Iterator[str]:
     yield '<section aria-label="Layers"><h2>Layers over time</h2>'
-    if any(maps):
+    if heats:
         yield '<p class="sub">The input side is at the top; of each cell the largest value.</p>'
-        yield from maps
+        yield from (heat_map(one, marks, data.extent.first, data.extent.last) for one in heats)
     else:
         yield "<p>Nothing is kept of the layers of this run.</p>"
     yield "</section>"
@@ -173,18 +169,13 @@ def _rest(data: RunData, panels: dict[str, Panel], marks: Marks) -> Iterator[str
     yield f"<footer>Made by Lossguard {h(version)} from what its agent keeps of the run.</footer>"
 
 
-def _points(data: RunData, panels: dict[str, Panel], marks: Marks) -> str:
-    heats = {
-        kind: points
-        for kind, known in data.saved.layers.items()
-        if kind in _HEATS and (points := heat_points(kind, known)) is not None
-    }
+def _points(data: RunData, panels: dict[str, Panel], heats: Sequence[Heat], marks: Marks) -> str:
     found = {
         "first": data.extent.first,
         "last": data.extent.last,
         "skips": list(marks.skips),
         "panels": {place: plot_points(panel) for place, panel in panels.items()},
-        "heats": heats,
+        "heats": {heat.kind: heat_points(heat) for heat in heats},
     }
     # Within a script element nothing is text but what cannot end it.
     return json.dumps(found, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

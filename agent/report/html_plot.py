@@ -158,21 +158,23 @@ def _lanes(marks: Marks, x: Axis) -> Iterator[str]:
 def _incidents(marks: Marks, x: Axis) -> Iterator[str]:
     for one in marks.incidents:
         said = f"incident {one.number}: {one.title}, {one.severity}, {steps(one.first, one.last)}"
-        yield (
-            f'<a class="mark {one.severity}" href="#incident-{one.number}" data-a="{one.first}" '
-            f'style="left:{_percent(one.first, x)}" title="{h(said)}" aria-label="{h(said)}">'
-            f"{GLYPHS[one.severity]}{one.number}</a>"
-        )
+        shown = f"{GLYPHS[one.severity]}{one.number}"
+        yield _mark(one.severity, f"incident-{one.number}", one.first, x, said, shown)
 
 
 def _actions(marks: Marks, x: Axis) -> Iterator[str]:
     for action in marks.actions:
         said = f"{action.action} at step {action.step:,}: {action.result}"
-        yield (
-            f'<a class="mark action" href="#actions" data-a="{action.step}" '
-            f'style="left:{_percent(action.step, x)}" title="{h(said)}" aria-label="{h(said)}">'
-            f"{ACTION_GLYPHS.get(action.action, '◆')}</a>"
-        )
+        shown = ACTION_GLYPHS.get(action.action, "◆")
+        yield _mark("action", "actions", action.step, x, said, shown)
+
+
+def _mark(kind: str, target: str, step: int, x: Axis, said: str, shown: str) -> str:
+    """A link from its step to where the page tells of it."""
+    return (
+        f'<a class="mark {kind}" href="#{target}" data-a="{step}" '
+        f'style="left:{_percent(step, x)}" title="{h(said)}" aria-label="{h(said)}">{shown}</a>'
+    )
 
 
 def _labels(axis: Axis | None) -> str:

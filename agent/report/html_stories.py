@@ -14,10 +14,9 @@ from lossguard.agent.report.telling import Row, actions_of, environment_of
 from lossguard.agent.report.wording import clock, sentence
 
 
-def story_html(story: Story, advice_in: int) -> str:
-    """One incident; the advice is left out where another one, ``advice_in``, has the same."""
-    incident = story.incident
-    severity = incident.severity if incident.severity in GLYPHS else "critical"
+def story_html(story: Story) -> str:
+    """One incident; the advice is left out where another one has the same."""
+    incident, severity = story.incident, story.severity
     also = f"<p>Along with it: {h(', '.join(one.replace('_', ' ') for one in incident.also))}.</p>"
     parts = [
         f'<article class="story {severity}" id="incident-{story.number}">',
@@ -29,7 +28,7 @@ def story_html(story: Story, advice_in: int) -> str:
         also if incident.also else "",
         _done(story),
         _evidence(story),
-        *_advice(story, advice_in),
+        *_advice(story),
         *map(_excerpt, story.texts),
         f'<p class="sub">{h(incident.id)}'
         f"{', all files in ' + h(story.folder) if story.folder else ''}</p>",
@@ -55,22 +54,19 @@ def _evidence(story: Story) -> str:
         found = f"<h4>Evidence</h4><p>{items}</p>"
     if story.layers:
         head = ("metric", "layer", "newest", "median before", "times")
-        rows = [Row(tuple(row)) for row in story.layers]
         found += (
             '<details class="print"><summary>The layers that changed most</summary>'
-            f"{table(head, rows, numbers_from=2)}</details>"
+            f"{table(head, map(Row, story.layers), numbers_from=2)}</details>"
         )
     return found
 
 
-def _advice(story: Story, advice_in: int) -> Iterator[str]:
+def _advice(story: Story) -> Iterator[str]:
     if not story.causes:
         return
-    if advice_in != story.number:
-        yield (
-            f'<p>What it may be, and what helps: as in <a href="#incident-{advice_in}">incident '
-            f"{advice_in}</a>.</p>"
-        )
+    if story.advice_in != story.number:
+        other = _cell(story.advice_in)
+        yield f"<p>What it may be, and what helps: as in {other}.</p>"
         return
     is_open = " open" if story.incident.severity == "critical" else ""
     yield (

@@ -13,10 +13,10 @@ from lossguard.agent.report.escaping import m, m_block
 from lossguard.agent.report.gathering import RunData
 from lossguard.agent.report.html_plot import described
 from lossguard.agent.report.panels import main_panels, other_panels
-from lossguard.agent.report.stories import Story, stories_of
+from lossguard.agent.report.stories import Story, left_out, stories_of
 from lossguard.agent.report.summary import facts, paragraph
 from lossguard.agent.report.telling import Row, actions_of, damage_of, environment_of
-from lossguard.agent.report.wording import clock, counted, number, sentence
+from lossguard.agent.report.wording import clock, number, sentence
 
 _EVENTS = 100
 _LAYERS = 5
@@ -68,14 +68,13 @@ def _incidents(data: RunData, stories: Sequence[Story]) -> Iterator[str]:
     yield "## What went wrong"
     if not stories:
         yield "Nothing that Lossguard could see."
-    if (others := len(data.incidents) - len(stories)) > 0:
-        yield f"The {len(stories)} worst are told; {counted(others, 'lesser one')} left out."
-    told: dict[str, int] = {}
+    if others := left_out(data, stories):
+        yield others
     for story in stories:
-        yield from _story(story, told.setdefault(story.incident.symptom, story.number))
+        yield from _story(story)
 
 
-def _story(story: Story, advice_in: int) -> Iterator[str]:
+def _story(story: Story) -> Iterator[str]:
     incident = story.incident
     yield f"### {story.number}. {m(story.title)} ({m(incident.severity)})"
     yield m(sentence(incident.message))
@@ -92,15 +91,15 @@ def _story(story: Story, advice_in: int) -> Iterator[str]:
     if story.layers:
         yield "The layers that changed most:"
         head = ("metric", "layer", "newest", "median before", "times")
-        yield _table(head, [Row(tuple(row)) for row in story.layers])
-    if story.causes and advice_in == story.number:
+        yield _table(head, map(Row, story.layers))
+    if story.causes and story.advice_in == story.number:
         # Advice is Markdown already.
         yield "What it may be:"
         yield _list(story.causes, numbered=True)
         yield "What helps:"
         yield _list(story.fixes, numbered=True)
     elif story.causes:
-        yield f"What it may be, and what helps: as in incident {advice_in}."
+        yield f"What it may be, and what helps: as in incident {story.advice_in}."
     for text in story.texts:
         yield f"{m(text.title)}:"
         yield m_block(text.text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lossguard.agent.report.gathering import RunData
-from lossguard.agent.report.stories import Story, severity_rank
+from lossguard.agent.report.stories import Story
 
 _MOST = 60
 GLYPHS = {"critical": "✕", "warning": "▲", "info": "●"}
@@ -42,19 +42,18 @@ class Marks:
 
 
 def marks_of(data: RunData, stories: Sequence[Story]) -> Marks:
-    """At most 60 of a kind: the most severe incidents, the newest actions."""
-    worst = sorted(stories, key=lambda story: severity_rank(story.incident))[-_MOST:]
+    """Of every story; at most 60 actions and rollbacks, the newest."""
     done = [one for one in data.commands if one.status == "done" and one.action != "skip"]
     return Marks(
         incidents=tuple(
             IncidentMark(
                 story.number,
-                story.incident.severity if story.incident.severity in GLYPHS else "critical",
+                story.severity,
                 story.title,
                 story.incident.onset_step,
                 data.extent.last if story.incident.end_step is None else story.incident.end_step,
             )
-            for story in sorted(worst, key=lambda story: story.number)
+            for story in stories
         ),
         actions=tuple(ActionMark(one.action, one.step, one.result) for one in done[-_MOST:]),
         undone=tuple((to + 1, at) for at, to in data.saved.rollbacks[-_MOST:]),

@@ -8,12 +8,13 @@ import numpy as np
 
 from lossguard.agent import plot_panel
 from lossguard.agent.feed import IncidentLine
+from lossguard.agent.incidents import finding_of
 from lossguard.agent.report.gathering import RunData
 from lossguard.agent.report.html_plot import Panel
 from lossguard.agent.report.panels import main_panels
 from lossguard.agent.report.stories import stories_of
 from lossguard.agent.report.writing import file_name
-from lossguard.detectors import Finding, Severity, Symptom
+from lossguard.detectors import Finding
 from lossguard.errors import LossguardError
 
 _SIZE = (9.0, 2.8)
@@ -28,7 +29,11 @@ def draw_pictures(data: RunData, folder: Path) -> dict[str, Path]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise LossguardError("drawing needs matplotlib: pip install matplotlib") from error
-    stories = stories_of(data)
+    marks = [
+        plot_panel.Mark(found_in, found_in.metric, story.number)
+        for story in stories_of(data)
+        if (found_in := _finding(story.incident)) is not None
+    ]
     found = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,11 +52,6 @@ def draw_pictures(data: RunData, folder: Path) -> dict[str, Path]:
                 axes.plot(panel.bound.steps, panel.bound.last, "--", color=plot_panel.FAINT, lw=1)
             for at, to in data.saved.rollbacks:
                 axes.axvspan(to + 1, at, color=_UNDONE, alpha=0.35, linewidth=0)
-            marks = [
-                plot_panel.Mark(found_in, found_in.metric, story.number)
-                for story in stories
-                if (found_in := _finding(story.incident)) is not None
-            ]
             plot_panel.draw_marks(axes, metric, [curve], marks)
             plot_panel.draw_step_axis(axes)
             path = folder / f"{file_name(metric)}.png"
@@ -74,15 +74,6 @@ def _curve(panel: Panel) -> plot_panel.Curve:
 def _finding(line: IncidentLine) -> Finding | None:
     """None for a symptom that this version does not know."""
     try:
-        return Finding(
-            symptom=Symptom(line.symptom),
-            severity=Severity(line.severity),
-            metric=line.metric,
-            onset_step=line.onset_step,
-            detected_step=line.detected_step,
-            score=line.score,
-            message=line.message,
-            end_step=line.end_step,
-        )
+        return finding_of(line)
     except ValueError:
         return None

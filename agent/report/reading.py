@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +38,6 @@ class CommandRow(NamedTuple):
     """An order to the loop, and what came of it: ``status`` is pending, done or failed."""
 
     action: str
-    issued_s: float
     incident: str
     status: str
     step: int
@@ -96,12 +94,7 @@ class RunReader:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._db.close()
 
     # --- one run --------------------------------------------------------------------------
@@ -160,7 +153,7 @@ class RunReader:
         """Oldest first."""
         found = []
         query = (
-            "SELECT body, issued, incident, status, step, result FROM commands WHERE run = ? "
+            "SELECT body, incident, status, step, result FROM commands WHERE run = ? "
             "ORDER BY issued"
         )
         for body, *rest in self._rows("commands", query, (run,)):

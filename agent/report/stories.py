@@ -6,23 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lossguard.agent.feed import ActionLine
-from lossguard.agent.incidents import KeptIncident
+from lossguard.agent.incidents import ACUTE, KeptIncident
 from lossguard.agent.report.bundles import Bundle, Excerpt
 from lossguard.agent.report.gathering import RunData
 from lossguard.agent.report.recovery import back_at
 from lossguard.agent.report.wording import clock, counted, number, steps
-from lossguard.detectors import Symptom
-from lossguard.detectors.advice import ADVICE, Advice
+from lossguard.detectors.advice import advice_on, title_of
 
 _TOLD = 60
 """Incidents that are told: the most severe, of these the newest."""
 _RANKS = ("info", "warning", "critical")
-_LOSS_TELLS = frozenset({
-    Symptom.NONFINITE, Symptom.LOSS_SPIKE, Symptom.GRAD_SPIKE, Symptom.DIVERGENCE,
-    Symptom.LR_JUMP, Symptom.BAD_BATCH, Symptom.OPTIMIZER_STATE, Symptom.EXPLODING_GRADIENT,
-    Symptom.LOSS_SCALE,
-})  # fmt: skip
-"""What hits the loss at once, so that the loss shows when it is over."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,8 @@ class Story:
     """Its place in the report, from 1; also on the plots."""
     incident: KeptIncident
     title: str
+    advice_in: int
+    """The first incident in the report with the same symptom, which has the advice on it."""
     meaning: str
     when: str
     outcome: str
@@ -53,12 +48,29 @@ class Story:
     texts: tuple[Excerpt, ...]
     folder: str
 
+    @property
+    def severity(self) -> str:
+        """What is unknown is critical."""
+        return _RANKS[severity_rank(self.incident)]
+
 
 def stories_of(data: RunData) -> list[Story]:
     """The incidents worth telling, in the order of their onsets."""
     by_severity = sorted(data.incidents, key=lambda one: (severity_rank(one), one.opened))
     told = sorted(by_severity[-_TOLD:], key=lambda one: (one.onset_step, one.opened))
-    return [_story(data, i, incident) for i, incident in enumerate(told, start=1)]
+    first: dict[str, int] = {}
+    return [
+        _story(data, i, incident, first.setdefault(incident.symptom, i))
+        for i, incident in enumerate(told, start=1)
+    ]
+
+
+def left_out(data: RunData, stories: Sequence[Story]) -> str:
+    """That there are more incidents than are told; empty where there are not."""
+    others = len(data.incidents) - len(stories)
+    if others <= 0:
+        return ""
+    return f"The {len(stories)} worst are told; {counted(others, 'lesser one')} left out."
 
 
 def severity_rank(incident: KeptIncident) -> int:
@@ -66,24 +78,14 @@ def severity_rank(incident: KeptIncident) -> int:
     return _RANKS.index(incident.severity) if incident.severity in _RANKS else 2
 
 
-def title_of(symptom: str) -> str:
-    """What people call it."""
-    advice = _advice(symptom)
-    return advice.title if advice is not None else symptom.replace("_", " ")
-
-
-def _advice(symptom: str) -> Advice | None:
-    known = {str(one): one for one in Symptom}.get(symptom)
-    return None if known is None else ADVICE.get(known)
-
-
-def _story(data: RunData, place: int, incident: KeptIncident) -> Story:
-    advice = _advice(incident.symptom)
+def _story(data: RunData, place: int, incident: KeptIncident, advice_in: int) -> Story:
+    advice = advice_on(incident.symptom)
     bundle = data.bundles.get(incident.id, Bundle())
     return Story(
         number=place,
         incident=incident,
         title=title_of(incident.symptom),
+        advice_in=advice_in,
         meaning=advice.meaning if advice is not None else "",
         when=_when(incident),
         outcome=_outcome(data, incident),
@@ -118,10 +120,8 @@ def _outcome(data: RunData, incident: KeptIncident) -> str:
     if incident.state == "open":
         over = data.state in ("finished", "failed", "stopped", "died", "gone")
         return "It was not over when the run ended." if over else "It is not over."
-    if (
-        incident.symptom not in {str(symptom) for symptom in _LOSS_TELLS}
-        or "loss" not in data.curves
-    ):
+    # Of what hits a run at once the loss shows when it is over.
+    if incident.symptom not in ACUTE or "loss" not in data.curves:
         return "It is over."
     after = max([incident.end_step or 0, *(deed.step for deed in incident.actions)])
     back = back_at(data.curves["loss"], incident, after)

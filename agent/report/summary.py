@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from lossguard.agent.report.curves import Curve
 from lossguard.agent.report.gathering import RunData
-from lossguard.agent.report.stories import severity_rank, title_of
+from lossguard.agent.report.stories import severity_rank
 from lossguard.agent.report.wording import counted, duration, joined, number, steps
+from lossguard.detectors.advice import title_of
 
 _NAMED = 4
 """Incidents that are named one by one; more are counted by what they are."""

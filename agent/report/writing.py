@@ -50,11 +50,7 @@ def write_report(
 
 def require_here(home: Home) -> None:
     """Raises UsageError where the agent is that of another host, which keeps its runs there."""
-    if home.remote:
-        raise UsageError(
-            f"LOSSGUARD_AGENT names the agent {home.remote}, and what it keeps of runs lies on its "
-            "host: say `lossguard report` or `lossguard export` there"
-        )
+    home.require_here("what it keeps of runs", "`lossguard report` or `lossguard export`")
 
 
 def file_name(run: str) -> str:

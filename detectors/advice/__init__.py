@@ -24,5 +24,18 @@ _ALL = (
 )  # fmt: skip
 
 ADVICE: dict[Symptom, Advice] = {advice.symptom: advice for advice in _ALL}
+_BY_NAME = {str(symptom): advice for symptom, advice in ADVICE.items()}
 
-__all__ = ["ADVICE", "Advice"]
+
+def advice_on(symptom: str) -> Advice | None:
+    """By the name of a symptom; None for one that this version does not know."""
+    return _BY_NAME.get(symptom)
+
+
+def title_of(symptom: str) -> str:
+    """What people call it, whether this version knows it or not."""
+    advice = advice_on(symptom)
+    return advice.title if advice is not None else symptom.replace("_", " ")
+
+
+__all__ = ["ADVICE", "Advice", "advice_on", "title_of"]
