@@ -96,11 +96,11 @@ class Agent:
         self.await_answer(process)
         return process
 
-    def await_answer(self, process: subprocess.Popen[bytes] | None = None) -> None:
+    def await_answer(self, process: subprocess.Popen[bytes]) -> None:
         """Until it serves. Raises TimeoutError."""
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
-            if process is not None and process.poll() is not None:
+            if process.poll() is not None:
                 raise RuntimeError(self.home.agent_log_path.read_text()[-2000:])
             with Client(self.home) as client:
                 try:

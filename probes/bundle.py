@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 import time
 from collections import deque
@@ -11,12 +10,10 @@ from pathlib import Path
 
 from lossguard.probes import wire
 from lossguard.probes.durable import files_of
-from lossguard.probes.durable_files import folder_of, write_folder
+from lossguard.probes.durable_files import folder_of, require_space, write_folder
 from lossguard.probes.last_steps import LastStep, LastSteps
 from lossguard.probes.outbox import Outbox
 
-_FREE = 4
-"""Free space asked for, in sizes of what is written."""
 _REMEMBERED = 256
 _LAST_PATIENCE_S = 0.5
 _ARRIVAL_S = 2.0
@@ -122,9 +119,7 @@ class Bundle:
             return
         for folder in (parent.parent.parent, parent.parent, parent):
             folder.mkdir(mode=0o700, exist_ok=True)
-        free = shutil.disk_usage(parent).free
-        if free < _FREE * last.bytes:
-            raise OSError(f"{free} bytes are free, and {_FREE} times {last.bytes} are wanted")
+        require_space(parent, last.bytes)
         files, missing = files_of(last.kept)
         about = {
             "run": self._hello.run,

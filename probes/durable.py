@@ -24,6 +24,7 @@ from lossguard.probes.durable_files import (
     read_file,
     read_manifest,
     remove_folder,
+    require_space,
     steps_in,
     sweep,
     write_folder,
@@ -33,8 +34,6 @@ from lossguard.probes.snapshots import Snapshot
 
 _ALIGNED = 64
 """Blobs begin at multiples of it, so that tensors in them are aligned."""
-_FREE = 4.0
-"""Free space asked for, in sizes of the snapshot: a full disk is worse than no snapshot."""
 Piece = tuple[str, str, Tree, list[int]]
 """Part, name in it (of ``extra``), tree, sizes of its blobs [bytes]."""
 Files = dict[str, Iterable[bytes | memoryview]]
@@ -113,18 +112,20 @@ class DurableTier:
         have had the same run before (LOSSGUARD_RUN)."""
         return self._swept or self._folder.name in self.predecessors
 
+    @property
+    def _is_writing(self) -> bool:
+        return self._writer is not None and self._writer.is_alive()
+
     def is_idle(self) -> bool:
         """Whether an ``offer`` would be taken now."""
-        busy = self._writer is not None and self._writer.is_alive()
-        return not busy and time.monotonic() - self._last_s >= self._interval_s
+        return not self._is_writing and time.monotonic() - self._last_s >= self._interval_s
 
     def offer(self, snapshot: Snapshot, *, now: bool = False) -> bool:
         """Write ``snapshot`` soon; False where one is being written, or was a short while ago.
 
         ``now`` does not ask for how long ago.
         """
-        busy = self._writer is not None and self._writer.is_alive()
-        if busy or not (now or self.is_idle()):
+        if self._is_writing or not (now or self.is_idle()):
             return False
         self._last_s = time.monotonic()
         self._writer = threading.Thread(
@@ -169,7 +170,7 @@ class DurableTier:
 
     def remove(self) -> None:
         """All that is ours. What is being written just now stays for the next run to remove."""
-        if self._writer is None or not self._writer.is_alive():
+        if not self._is_writing:
             ours = [self._folder.name] if self._is_ours else []
             for name in (*ours, *self.predecessors):
                 shutil.rmtree(self._folder.parent / name, ignore_errors=True)
@@ -198,9 +199,7 @@ class DurableTier:
             self._say(type(error).__name__, f"{text}: {error}")
 
     def _write_whole(self, snapshot: Snapshot) -> None:
-        free = shutil.disk_usage(_existing(self._folder)).free
-        if free < _FREE * snapshot.bytes:
-            raise OSError(f"{free} bytes are free, and {_FREE:g} times {snapshot.bytes} are wanted")
+        require_space(_existing(self._folder), snapshot.bytes)
         files, missing = files_of(snapshot.kept)
         about = {
             **self._about,

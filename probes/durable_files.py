@@ -20,6 +20,8 @@ from typing import Any
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
+_FREE = 4
+"""Free space asked for, in sizes of what is to be written."""
 _NAME = re.compile(r"step-(\d{15})")
 
 
@@ -107,6 +109,14 @@ def steps_in(parent: Path) -> list[int]:
 def folder_of(parent: Path, step: int) -> Path:
     """Where the folder of ``step`` is, or would be."""
     return parent / f"step-{step:015d}"
+
+
+def require_space(place: Path, size: int) -> None:
+    """Raises OSError where less than four times ``size`` [bytes] are free on the disk: a full one
+    is worse than nothing written."""
+    free = shutil.disk_usage(place).free
+    if free < _FREE * size:
+        raise OSError(f"{free} bytes are free, and {_FREE} times {size} are wanted")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lossguard.probes.batch_copies import BatchCopies
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.listener import LossCall
 from lossguard.probes.random_state import capture_random
+from lossguard.probes.tensors import copies_done
 
 _ASKED = "LOSSGUARD_KEEP_BATCHES"
 _MOST_BYTES = 256 << 20
@@ -80,7 +81,7 @@ class LastSteps:
             self._budget = min(_MOST_BYTES, free_memory_bytes() // _SHARE)
 
     def forward_begins(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, sampled: bool
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], sampled: bool
     ) -> None:
         """The model is given something to train on."""
         wanted = self.keeps_batches or sampled or not self._ring
@@ -110,7 +111,7 @@ class LastSteps:
             kept |= {"forwards": now.forwards, "targets": now.targets}
         if len(self._ring) == _STEPS:
             self._forget_oldest()
-        self._ring.append(LastStep(step, kept, size, _arrival() if arrives else None))
+        self._ring.append(LastStep(step, kept, size, copies_done() if arrives else None))
         self._bytes += size
 
     def _make_room(self, size: int) -> bool:
@@ -135,11 +136,3 @@ class LastSteps:
 def _is_captured() -> bool:
     """Into a CUDA graph: the generators must not be asked then."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
-def _arrival() -> Any:
-    if not torch.cuda.is_available():
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

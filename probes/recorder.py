@@ -63,9 +63,8 @@ class Recorder:
 
     def _before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._zoom.hold(args, kwargs)
-        sampled = self.senses.is_sampled
         keep = self.last_steps.forward_begins
-        self._shield.call("evidence", lambda: keep(args, kwargs, sampled=sampled))
+        self._shield.call("evidence", keep, args, kwargs, self.senses.is_sampled)
 
     @property
     def values_per_step(self) -> int:

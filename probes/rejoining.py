@@ -27,8 +27,8 @@ class _Wanted(NamedTuple):
     whole: tuple[int, ...]
     at: tuple[int, ...]
     block: Tensor
-    taken: set[tuple[int, ...]]
-    """Where the parts begin that were taken: some lie on several ranks."""
+    taken: dict[tuple[int, ...], int]
+    """How many elements came from each part, by where it begins: some lie on several ranks."""
 
 
 class Rejoined:
@@ -39,7 +39,6 @@ class Rejoined:
         self._kept = dict(first)
         self._first = {path for path, _ in leaves(first)}
         self._wanted: dict[Path, _Wanted] = {}
-        self._filled: dict[Path, int] = {}
         for path, tensor in leaves(first):
             saved = places.get(path)
             whole = saved[0] if saved else tuple(tensor.shape)
@@ -51,8 +50,7 @@ class Rejoined:
                 raise ValueError(f"{name} had the shape {whole}, and now has {mine[0]}")
             at, size = mine[1:] if mine else ((0,) * len(whole), whole)
             block = torch.empty(size, dtype=tensor.dtype)
-            self._wanted[path] = _Wanted(whole, at, block, set())
-            self._filled[path] = 0
+            self._wanted[path] = _Wanted(whole, at, block, {})
 
     def take(self, kept: Mapping[str, Any], places: Mapping[Path, Place]) -> None:
         """What one rank has left; the first one's too. Each once.
@@ -67,15 +65,13 @@ class Rejoined:
                 continue
             origin = (0,) * part.dim()
             _, begins, _ = places.get(path, (None, origin, None))
-            if begins in wanted.taken:
-                continue
-            wanted.taken.add(begins)
-            self._filled[path] += _copy_overlap(wanted, part, begins)
+            if begins not in wanted.taken:
+                wanted.taken[begins] = _copy_overlap(wanted, part, begins)
 
     def whole(self) -> dict[str, Any]:
         """All of it. Raises ValueError where a part has not come."""
         for path, wanted in self._wanted.items():
-            if self._filled[path] != wanted.block.numel():
+            if sum(wanted.taken.values()) != wanted.block.numel():
                 raise ValueError(f"a part of {'.'.join(map(str, path))} is missing")
         blocks = {path: wanted.block for path, wanted in self._wanted.items()}
         rebuilt: dict[str, Any] = _with(self._kept, blocks, ())

@@ -47,7 +47,7 @@ def resume(state: TrainingState, hello: wire.Hello, tier: DurableTier) -> int | 
         if found is not None and not any(answers):
             return _take_up(state, tier, candidate, found, peers)
         for rank, answer in enumerate(answers):
-            if answer and (peers.size == 1 or peers.rank == 0 or rank == peers.rank):
+            if answer and peers.rank in (0, rank):
                 whose = "" if peers.size == 1 else f"rank {rank}: "
                 log.error("what was left at step %d is passed over, and nothing was changed: %s%s",
                           candidate.step, whose, answer)  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from lossguard.probes import wire
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.learning_rate import rate_on_host
+from lossguard.probes.tensors import copies_done
 from lossguard.probes.training_state import TrainingState, captured_bytes
 
 
@@ -99,7 +100,7 @@ class SnapshotRing:
         size = captured_bytes(kept)
         self._require_fit(size)
         rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
-        return Snapshot(step, kept, size, rates, _copies_done(), time.monotonic())
+        return Snapshot(step, kept, size, rates, copies_done(), time.monotonic())
 
     def reserve(self, size: int) -> None:
         """Leave ``size`` bytes of the budget to others. Raises MemoryError where that leaves less
@@ -146,12 +147,3 @@ class SnapshotRing:
     def clear(self) -> None:
         """Let go of all."""
         self._ring = []
-
-
-def _copies_done() -> Any:
-    """An event behind the copies that were just queued; None where nothing is queued."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

@@ -41,6 +41,15 @@ def _tensor_to_host(tensor: Tensor) -> Tensor:
     return host
 
 
+def copies_done() -> Any:
+    """An event behind the copies that were just queued; None where nothing is queued."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
 def back_in_place(live: Any, kept: Any) -> Any:
     """What ``live`` should become to equal ``kept``, reusing the live tensors where they fit.
 

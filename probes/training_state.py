@@ -63,12 +63,13 @@ class TrainingState:
         or in words why nobody can say.
         """
         states = {name: _state_of(thing) for name, thing in self.extra.items()}
+        tensors = self._named_tensors()
         try:
-            places: Any = self._places(states)
+            places: Any = self._places(tensors, states)
         except Exception as error:  # a cut of a kind that torch itself cannot place: no less kept
             places = str(error) if isinstance(error, CutOtherwise) else repr(error)
         return ({"places": places} if places else {}) | {
-            "model": to_host(self._model_tensors()),
+            "model": to_host(tensors),
             "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
             "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
             "scaler": to_host(_scaler_tensors(self.scaler)),
@@ -114,14 +115,14 @@ class TrainingState:
                     answers[name] = f"{type(error).__name__}: {error}"[:200]
         return answers
 
-    def _places(self, extra: Mapping[str, Any]) -> dict[Path, Place]:
+    def _places(self, tensors: dict[str, Tensor], extra: Mapping[str, Any]) -> dict[Path, Place]:
         """Of all that ``capture`` copies in part. Raises CutOtherwise."""
         if not (dist.is_available() and dist.is_initialized()):
             return {}
         models = [m for m in (self.model, *self.others.values()) if m is not None]
         if flat_holders(models):
             raise CutOtherwise("the first FSDP lays tensors out in a row and cuts that")
-        places = places_in(self._named_tensors(), ("model",))
+        places = places_in(tensors, ("model",))
         for i, optimizer in enumerate(self.optimizers):
             for j, parameter in enumerate(_parameters_of(optimizer)):
                 state = optimizer.state.get(parameter, {})
@@ -136,7 +137,7 @@ class TrainingState:
             extra = {
                 name: _state_of(thing) for name, thing in things if not is_data_position(thing)
             }
-            self._wanted = self._places(extra)
+            self._wanted = self._places(self._named_tensors(), extra)
         if path[0] != "optimizers" or len(path) < 4 or path[2] != "state":
             return self._wanted.get(path)
         place = place_of(_parameters_of(self.optimizers[path[1]])[path[3]], path)

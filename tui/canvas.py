@@ -58,14 +58,6 @@ class Canvas:
             mask = (rows >= np.rint(top)) & (rows <= np.rint(bottom))
         self._add(mask, style, over)
 
-    def dashes(self, row: int, style: str) -> None:
-        """A dashed line along a row of dots, behind everything that is drawn later."""
-        if not 0 <= row < self.dot_height:
-            return
-        mask = np.zeros((self.dot_height, self.dot_width), np.bool_)
-        mask[row] = np.arange(self.dot_width) % 6 < 4
-        self._add(mask, style)
-
     def put(self, x: int, y: int, glyph: str, style: str) -> None:
         """One glyph in a cell, in place of its dots. Cells outside are ignored."""
         if 0 <= x < self.width and 0 <= y < self.height:

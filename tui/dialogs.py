@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -19,16 +19,26 @@ from lossguard.tui import deeds, figures
 from lossguard.tui.plain import plain
 from lossguard.tui.rows import Row, Rows
 
-_PANE = """
-    %(name)s { align: center middle; }
-    %(name)s > Vertical {
-        width: %(width)s; max-width: 96%%; height: auto; max-height: 96%%; background: $surface;
-        border: round $primary; border-subtitle-color: $foreground 60%%; padding: 1 2;
+Answer = TypeVar("Answer")
+
+
+class Dialog(ModalScreen[Answer | None]):
+    """A pane in the middle; whoever leaves it has said None."""
+
+    DEFAULT_CSS = """
+    Dialog { align: center middle; }
+    Dialog > Vertical {
+        max-width: 96%; height: auto; max-height: 96%; background: $surface;
+        border: round $primary; border-subtitle-color: $foreground 60%; padding: 1 2;
     }
-"""
+    """
+
+    def action_no(self) -> None:
+        """Nothing is done."""
+        self.dismiss(None)
 
 
-class ConfirmScreen(ModalScreen["deeds.Args | None"]):
+class ConfirmScreen(Dialog[deeds.Args]):
     """Says what will happen. A key of its own says yes; enter alone says no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,10 +50,8 @@ class ConfirmScreen(ModalScreen["deeds.Args | None"]):
         Binding("left,h", "app.focus_previous", show=False),
         Binding("right,l", "app.focus_next", show=False),
     ]
-    DEFAULT_CSS = (
-        _PANE % {"name": "ConfirmScreen", "width": "72"}
-        + """
-    ConfirmScreen > Vertical { border: round $warning; }
+    DEFAULT_CSS = """
+    ConfirmScreen > Vertical { width: 72; border: round $warning; }
 
     ConfirmScreen Button {
         width: 100%; height: 1; border: none; content-align: left middle; text-align: left;
@@ -51,7 +59,6 @@ class ConfirmScreen(ModalScreen["deeds.Args | None"]):
     #choice-0 { margin: 1 0 0 0; }
     ConfirmScreen Button:focus { text-style: bold reverse; }
     """
-    )
 
     def __init__(self, asked: deeds.Question) -> None:
         super().__init__()
@@ -84,16 +91,12 @@ class ConfirmScreen(ModalScreen["deeds.Args | None"]):
             if wanted == key:
                 self.dismiss(args)
 
-    def action_no(self) -> None:
-        """Nothing is done."""
-        self.dismiss(None)
 
-
-class NumberScreen(ModalScreen["float | None"]):
+class NumberScreen(Dialog[float]):
     """Asks for a number within bounds."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "no", "No")]
-    DEFAULT_CSS = _PANE % {"name": "NumberScreen", "width": "64"}
+    DEFAULT_CSS = "NumberScreen > Vertical { width: 64; }"
 
     def __init__(self, title: str, text: str, proposed: float, low: float, high: float) -> None:
         super().__init__()
@@ -124,19 +127,15 @@ class NumberScreen(ModalScreen["float | None"]):
             wrong = f"a number from {low:g} to {high:g}, please"
             self.query_one("#wrong", Static).update(Content.styled(wrong, "$error"))
 
-    def action_no(self) -> None:
-        """Nothing is done."""
-        self.dismiss(None)
 
-
-class SnapshotScreen(ModalScreen["feed.SnapshotLine | None"]):
+class SnapshotScreen(Dialog[feed.SnapshotLine]):
     """The states that can be gone back to, newest first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,n", "no", "No")]
-    DEFAULT_CSS = (
-        _PANE % {"name": "SnapshotScreen", "width": "88"}
-        + "SnapshotScreen Rows { height: auto; max-height: 16; border: none; }"
-    )
+    DEFAULT_CSS = """
+    SnapshotScreen > Vertical { width: 88; }
+    SnapshotScreen Rows { height: auto; max-height: 16; border: none; }
+    """
 
     def __init__(self, run: feed.RunSummary, snapshots: Sequence[feed.SnapshotLine]) -> None:
         super().__init__()
@@ -167,10 +166,6 @@ class SnapshotScreen(ModalScreen["feed.SnapshotLine | None"]):
         """Enter."""
         self.dismiss(self._snapshots.get(message.option.id or ""))
 
-    def action_no(self) -> None:
-        """Nothing is done."""
-        self.dismiss(None)
-
 
 _HEADING = f"  {'step':>12}  {'undoes':>10}  {'taken':>10}  {'size':>9}  {'kept':<7} health"
 _HEALTH = {
@@ -195,14 +190,14 @@ def _snapshot_row(
     )
 
 
-class MenuScreen(ModalScreen["deeds.Deed | None"]):
+class MenuScreen(Dialog[deeds.Deed]):
     """All there is to do, each with its key, and why not where it cannot be done."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,o", "no", "Back")]
-    DEFAULT_CSS = (
-        _PANE % {"name": "MenuScreen", "width": "84"}
-        + "MenuScreen Rows { height: auto; max-height: 20; border: none; }"
-    )
+    DEFAULT_CSS = """
+    MenuScreen > Vertical { width: 84; }
+    MenuScreen Rows { height: auto; max-height: 20; border: none; }
+    """
 
     def __init__(self, name: str, entries: Sequence[tuple[deeds.Deed, str]]) -> None:
         super().__init__()
@@ -236,10 +231,6 @@ class MenuScreen(ModalScreen["deeds.Deed | None"]):
         """Enter."""
         found = next((d for a, (d, _) in self._entries.items() if a == message.option.id), None)
         self.dismiss(found)
-
-    def action_no(self) -> None:
-        """Nothing is done."""
-        self.dismiss(None)
 
 
 def _menu_row(deed: deeds.Deed, why: str, width: int, one_line: bool) -> Content:

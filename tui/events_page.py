@@ -33,7 +33,6 @@ class EventsPage(Page):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._scene: Scene | None = None
         self._filter = ""
         self._oldest_first = False
 
@@ -71,14 +70,12 @@ class EventsPage(Page):
     def filter_by(self, text: str) -> None:
         """By kind or words."""
         self._filter = text
-        if self._scene is not None:
-            self.show(self._scene)
+        self.show_again()
 
     def action_turn(self) -> None:
         """Turn the order around."""
         self._oldest_first = not self._oldest_first
-        if self._scene is not None:
-            self.show(self._scene)
+        self.show_again()
 
 
 KIND_STYLES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -65,6 +66,7 @@ class Heat(Drawn, can_focus=True):
         self._rows: list[int] = []
         self._cursor = 0
         self._top = 0
+        self._title = ""
 
     def show(self, strip: feed.LayerStrip | None, nothing: str) -> None:
         """Take over a strip; ``nothing`` is said where there is none."""
@@ -82,6 +84,21 @@ class Heat(Drawn, can_focus=True):
         self._cursor = names.index(before) if before in names else 0
         self.redraw()
         self.post_message(self.Moved())
+
+    def next_sort(self) -> None:
+        """The rows in the next order."""
+        self.sort = heat_map.SORTS[(heat_map.SORTS.index(self.sort) + 1) % len(heat_map.SORTS)]
+        self.lay_out()
+
+    def entitle(self, families: Mapping[str, str], chosen: str) -> None:
+        """Above the strip the titles of what there is to choose from, and the order of the rows."""
+        tabs = [
+            f"[bold]{title}[/]" if name == chosen else f"[$foreground 50%]{title}[/]"
+            for name, title in families.items()
+        ]
+        title = f"{' · '.join(tabs)}  [$foreground 60%]{self.sort}[/]"
+        if title != self._title:
+            self._title = self.border_title = title
 
     @property
     def selected(self) -> str:

@@ -113,8 +113,7 @@ def _logarithm(grid: Floats) -> Floats:
 
 def lines(strip: Strip, rows: list[int], cursor: int, width: int) -> list[list[Run]]:
     """A line a row: its name, its bars, its newest and its largest value."""
-    name_room = min(max((len(strip.names[i]) for i in rows), default=8), max(12, width // 3))
-    cells = max(8, width - name_room - 2 * _FIGURE - 4)
+    name_room, cells = _rooms(strip, rows, width)
     grid = levels(strip, cells)
     now, most = strip.now, strip.most
     out = []
@@ -128,6 +127,12 @@ def lines(strip: Strip, rows: list[int], cursor: int, width: int) -> list[list[R
         line.append((figures.value(_known(most[i])).rjust(_FIGURE) + " ", "dim"))
         out.append(line)
     return out
+
+
+def _rooms(strip: Strip, rows: list[int], width: int) -> tuple[int, int]:
+    """Cells for the names, and for the bars."""
+    names = min(max((len(strip.names[i]) for i in rows), default=8), max(12, width // 3))
+    return names, max(8, width - names - 2 * _FIGURE - 4)
 
 
 def _known(number: float) -> float | None:
@@ -146,8 +151,7 @@ def _bars(row: NDArray[np.int8]) -> list[Run]:
 
 def heading(strip: Strip, rows: list[int], width: int) -> str:
     """The names of the columns."""
-    name_room = min(max((len(strip.names[i]) for i in rows), default=8), max(12, width // 3))
-    cells = max(8, width - name_room - 2 * _FIGURE - 4)
+    name_room, cells = _rooms(strip, rows, width)
     first, last = figures.short_step(int(strip.steps[0])), figures.short_step(int(strip.steps[-1]))
     axis = f"step {first} ".ljust(max(0, cells - len(last)), "─") + last
     text = "  " + " " * (name_room + 1) + axis[:cells]

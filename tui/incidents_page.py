@@ -35,7 +35,6 @@ class IncidentsPage(Page):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
-        self._scene: Scene | None = None
         self._filter = ""
         self._stories: dict[str, feed.IncidentStory] = {}
         self._asked: tuple[str, str, int] = ("", "", 0)
@@ -63,8 +62,7 @@ class IncidentsPage(Page):
     def filter_by(self, text: str) -> None:
         """By symptom, severity, place or words."""
         self._filter = text
-        if self._scene is not None:
-            self.show(self._scene)
+        self.show_again()
 
     @property
     def chosen(self) -> feed.IncidentLine | None:

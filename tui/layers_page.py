@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 
 from lossguard.tui.chart import Chart
 from lossguard.tui.heat import Heat
-from lossguard.tui.heat_map import SORTS
 from lossguard.tui.page import Looked, Page, Scene
 from lossguard.tui.view import View
 
@@ -88,9 +87,7 @@ class LayersPage(Page):
 
     def action_sort(self) -> None:
         """The next order."""
-        heat = self.query_one(Heat)
-        heat.sort = SORTS[(SORTS.index(heat.sort) + 1) % len(SORTS)]
-        heat.lay_out()
+        self.query_one(Heat).next_sort()
         self._entitle()
 
     def action_log(self) -> None:
@@ -99,13 +96,5 @@ class LayersPage(Page):
         self.on_heat_moved()
 
     def _entitle(self) -> None:
-        heat = self.query_one(Heat)
-        tabs = [
-            f"[bold]{FAMILIES[name]}[/]"
-            if name == self._family
-            else f"[$foreground 50%]{FAMILIES[name]}[/]"
-            for name in (self._families or [self._family])
-        ]
-        title = f"{' · '.join(tabs)}  [$foreground 60%]{heat.sort}[/]"
-        if heat.border_title != title:
-            heat.border_title = title
+        known = {name: FAMILIES[name] for name in self._families or [self._family]}
+        self.query_one(Heat).entitle(known, self._family)

@@ -31,6 +31,8 @@ class Page(Vertical):
     DEFAULT_CSS = """
     Page { height: 1fr; width: 1fr; }
     """
+    _scene: Scene | None = None
+    """What was shown last, for screens that keep it."""
 
     def wants(self) -> dict[str, Any]:
         """Fields of the subscription, for what this screen needs beyond the list of runs."""
@@ -39,6 +41,11 @@ class Page(Vertical):
     def show(self, scene: Scene) -> None:
         """Take over what is new."""
         raise NotImplementedError
+
+    def show_again(self) -> None:
+        """The same in another order, or filtered in another way."""
+        if self._scene is not None:
+            self.show(self._scene)
 
     def focus_first(self) -> None:
         """Where the keys go when the screen is opened."""

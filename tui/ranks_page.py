@@ -13,7 +13,6 @@ from textual.widgets import Static
 from lossguard.agent import feed
 from lossguard.tui import figures
 from lossguard.tui.heat import Heat
-from lossguard.tui.heat_map import SORTS
 from lossguard.tui.page import Looked, Page, Scene
 from lossguard.tui.plain import fitted, plain
 from lossguard.tui.rows import Rows
@@ -66,15 +65,7 @@ class RanksPage(Page):
         listing.show_rows(title, rows)
         heat = self.query_one(Heat)
         heat.show(strip, "asking…" if several else "one process: nothing to compare it with")
-        self._entitle()
-
-    def _entitle(self) -> None:
-        heat = self.query_one(Heat)
-        tabs = [
-            f"[bold]{title}[/]" if name == self._family else f"[$foreground 50%]{title}[/]"
-            for name, title in FAMILIES.items()
-        ]
-        heat.border_title = f"{' · '.join(tabs)}  [$foreground 60%]{heat.sort}[/]"
+        heat.entitle(FAMILIES, self._family)
 
     def on_resize(self) -> None:
         """The headings stand above their columns."""
@@ -101,9 +92,8 @@ class RanksPage(Page):
     def action_sort(self) -> None:
         """The next order."""
         heat = self.query_one(Heat)
-        heat.sort = SORTS[(SORTS.index(heat.sort) + 1) % len(SORTS)]
-        heat.lay_out()
-        self._entitle()
+        heat.next_sort()
+        heat.entitle(FAMILIES, self._family)
 
 
 COLUMNS = (

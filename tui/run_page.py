@@ -54,7 +54,6 @@ class RunPage(Page):
     def __init__(self, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
         self.view = View()
-        self._scene: Scene | None = None
         self._whole: Window | None = None
         self._extra = ""
         self._second = 1

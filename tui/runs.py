@@ -107,9 +107,6 @@ def _facts(run: feed.RunSummary, ago: str, width: int) -> tuple[list[Part], str]
     return parts, f"{policy}{ranks} · started {ago} ago · {plain(run.run, 40)}"
 
 
-HEADINGS = (("step", 8), ("rate", 9), ("loss", 9))
-
-
 def heading(width: int) -> str:
     """The names of the columns, above them."""
     spare = max(

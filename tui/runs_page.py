@@ -24,11 +24,6 @@ class RunsPage(Page):
         Binding("v", "app.compare_with_cursor", "Compare"),
     ]
 
-    def __init__(self, *, id: str) -> None:  # noqa: A002
-        super().__init__(id=id)
-        self._scene: Scene | None = None
-        self._beside = ""
-
     def compose(self) -> ComposeResult:
         """Counts, headings, the list."""
         yield Static(id="health")
@@ -66,16 +61,14 @@ class RunsPage(Page):
     def filter_by(self, text: str) -> None:
         """By name, id or state."""
         self.query_one(Runs).filter = text
-        if self._scene is not None:
-            self.show(self._scene)
+        self.show_again()
 
     def action_sort(self) -> None:
         """The next order."""
         listing = self.query_one(Runs)
         names = list(SORTS)
         listing.sort = names[(names.index(listing.sort) + 1) % len(names)]
-        if self._scene is not None:
-            self.show(self._scene)
+        self.show_again()
 
 
 def health(scene: Scene) -> Content:

@@ -364,7 +364,7 @@ def test_a_snapshot_is_taken_where_nobody_can_say_how_it_is_cut(
 ) -> None:
     """It is for as many ranks as there are now."""
 
-    def place(self: Any, extra: Any) -> Any:
+    def place(self: Any, tensors: Any, extra: Any) -> Any:
         raise NotImplementedError("a cut of a new kind")
 
     monkeypatch.setattr(TrainingState, "_places", place)
