@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from lossguard.home import Home, find_home
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, BeginAgent, answering
+from tests.support.site import Site
 
 
 @pytest.fixture
@@ -29,12 +30,23 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 @pytest.fixture
 def agent(home: Home) -> Iterator[AgentProcess]:
     """A real agent that answers; what it said is shown when the test fails."""
-    process = AgentProcess(home)
-    try:
-        yield process.await_ready()
-    finally:
-        process.stop()
-        sys.stderr.write(process.log)
+    with answering(AgentProcess(home)) as agent:
+        yield agent
+
+
+@pytest.fixture
+def begin_agent(home: Home) -> Iterator[BeginAgent]:
+    """Agents of one home, one after the other; all have ended afterwards."""
+    with ExitStack() as agents:
+        yield lambda *options: agents.enter_context(answering(AgentProcess(home, *options)))
+
+
+@pytest.fixture
+def site(home: Home) -> Iterator[Site]:
+    """The host of an agent that answers to other hosts."""
+    site = Site(home)
+    with answering(site.agent):
+        yield site
 
 
 TOGETHER = (

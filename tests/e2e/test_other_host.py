@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lossguard.agent import feed
 from lossguard.agent.client import Client
-from lossguard.home import Home, find_home
+from lossguard.home import Home
 from lossguard.probes.launch import agent_is_running
 from tests.e2e.live import Training
 from tests.support.site import Site
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def site(home: Home) -> Iterator[Site]:
-    """The host of the agent."""
-    site = Site(find_home())
-    try:
-        site.agent.await_ready()
-        yield site
-    finally:
-        site.agent.stop()
-        sys.stderr.write(site.agent.log)
 
 
 def typed(site: Site, key: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:

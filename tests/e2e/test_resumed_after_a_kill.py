@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ class Script:
             [sys.executable, str(path), name, str(stops_at)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ),
         )  # fmt: skip
+        weakref.finalize(self, self.process.kill)  # a test that failed leaves nothing running
 
     def losses(self, until: int = 39) -> dict[int, str]:
         """To the last bit, by step."""

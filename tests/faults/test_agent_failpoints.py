@@ -20,7 +20,7 @@ from lossguard.home import Home
 from lossguard.probes import wire
 from tests.faults.sites import agent_sites
 from tests.faults.story import Agents, Killed
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import eventually
@@ -166,7 +166,7 @@ def test_a_kill_while_a_run_is_forgotten_leaves_it_whole_or_gone(
 
 
 def test_an_agent_that_is_killed_as_it_starts_leaves_the_way_free(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    begin_agent: BeginAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock goes with the process."""
     monkeypatch.setenv("LOSSGUARD_FAILPOINT", "daemon.started:kill")
@@ -175,8 +175,7 @@ def test_an_agent_that_is_killed_as_it_starts_leaves_the_way_free(
     )
     assert dead.returncode == -9
     monkeypatch.delenv("LOSSGUARD_FAILPOINT")
-    agent = AgentProcess(home).await_ready()
-    assert agent.stop() == 0
+    assert begin_agent().stop() == 0
 
 
 # --- real processes -----------------------------------------------------------------------------
@@ -190,41 +189,39 @@ def test_an_agent_that_is_killed_as_it_starts_leaves_the_way_free(
     ],
 )
 def test_a_real_agent_that_dies_there_is_followed_by_one_that_gives_the_order_once(
-    home: Home, monkeypatch: pytest.MonkeyPatch, site: str
+    home: Home, begin_agent: BeginAgent, monkeypatch: pytest.MonkeyPatch, site: str
 ) -> None:
     """kill -9 by itself, a new process, the same probe: one incident, one rollback, done."""
     monkeypatch.setenv("LOSSGUARD_FAILPOINT", f"{site}:kill")
     first = AgentProcess(home)
     monkeypatch.delenv("LOSSGUARD_FAILPOINT")
-    second = None
     executed: set[str] = set()
     with FakeProbe(home, hello_of()) as probe:
         try:
-            second = _lead(probe, first, executed, home)
+            second = _lead(probe, first, executed, begin_agent)
             assert first.process.poll() == -9, "the place was never reached"
             eventually(lambda: second.incidents() and second.incidents()[-1].actions)
             assert len(executed) == 1
             assert len(second.incidents()) == 1
         finally:
             first.stop()
-            if second is not None:
-                second.stop()
-            sys.stderr.write(first.log)
 
 
-def _lead(probe: FakeProbe, first: AgentProcess, executed: set[str], home: Home) -> AgentProcess:
+def _lead(
+    probe: FakeProbe, first: AgentProcess, executed: set[str], begin_agent: BeginAgent
+) -> AgentProcess:
     """80 good steps, then bad ones until a rollback; a new agent as soon as the first is gone."""
     losses = iter(healthy_losses(400))
     agent, answered, bad = first, 0, False
     probe.say(probe.hello)
     probe.lay_out()
     # Who dies of the beginning does so now: each agent that judges has heard the good steps.
-    eventually(lambda: first.process.poll() is not None or _has_run(home))
+    eventually(lambda: first.process.poll() is not None or _has_run(first.home))
     for _ in range(2000):
         bad = bad or probe.step == 80
         probe.send_step(30.0 if bad and not executed else next(losses))
         if agent is first and first.process.poll() is not None:
-            agent = AgentProcess(home).await_ready()
+            agent = begin_agent()
             probe.beat()
             probe.await_message(wire.Resend)
             probe.say(probe.hello)

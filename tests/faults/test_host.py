@@ -23,7 +23,7 @@ from lossguard.home import Home
 from lossguard.probes import wire
 from tests.faults.everything import Training, digest
 from tests.faults.story import Agents
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import eventually
@@ -47,26 +47,24 @@ def small_disk() -> Iterator[Path]:
 def test_a_full_disk_stops_neither_judging_nor_orders(home: Home, small_disk: Path) -> None:
     """The order comes while nothing can be written; all is written when it can be again."""
     home = replace(home, state=small_disk)
-    agent = AgentProcess(home, "--state", str(small_disk)).await_ready()
     ballast = small_disk / "ballast"
-    try:
-        with FakeProbe(home, hello_of()) as probe:
-            probe.join()
-            for loss in healthy_losses(80):
-                probe.send_step(loss)
-            agent.await_run(lambda run: run.step == 80)
-            _fill(ballast)
-            for _ in range(3):
-                probe.send_step(30.0)
-            order = probe.await_message(wire.Command)
-            eventually(lambda: "cannot write" in agent.log)
-            ballast.unlink()
-            probe.ack(order, restored_step=70)
-            eventually(lambda: agent.incidents()[0].actions)
-            eventually(lambda: "is written to again" in agent.log)
-    finally:
-        agent.stop()
-        sys.stderr.write(agent.log)
+    with (
+        answering(AgentProcess(home, "--state", str(small_disk))) as agent,
+        FakeProbe(home, hello_of()) as probe,
+    ):
+        probe.join()
+        for loss in healthy_losses(80):
+            probe.send_step(loss)
+        agent.await_run(lambda run: run.step == 80)
+        _fill(ballast)
+        for _ in range(3):
+            probe.send_step(30.0)
+        order = probe.await_message(wire.Command)
+        eventually(lambda: "cannot write" in agent.log)
+        ballast.unlink()
+        probe.ack(order, restored_step=70)
+        eventually(lambda: agent.incidents()[0].actions)
+        eventually(lambda: "is written to again" in agent.log)
     assert "Traceback" not in agent.log
 
 
@@ -206,19 +204,21 @@ def test_a_process_that_holds_the_gil_for_long_is_not_given_up(
     plain = Training(tmp_path)
     plain.run()
     env = {**os.environ, "WATCHED": "1", "HOLD_GIL_S": "62", "PYTHONPATH": str(SCRIPT.parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True
-    )
     seen: set[str] = set()
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(tmp_path)], env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
 
-    def look() -> bool:
-        seen.update(run.state for run in agent.runs().values())
-        return process.poll() is not None
+        def look() -> bool:
+            seen.update(run.state for run in agent.runs().values())
+            return process.poll() is not None
 
-    eventually(look, patience_s=110.0)
-    assert process.stdout is not None
-    said: Any = process.stdout.read()
-    process.stdout.close()
+        try:
+            eventually(look, patience_s=110.0)
+            assert process.stdout is not None
+            said: Any = process.stdout.read()
+        finally:
+            process.kill()
     assert digest(plain.end()) in said
     assert "silent" in seen
     assert "died" not in seen

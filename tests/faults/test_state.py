@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +16,14 @@ import pytest
 from lossguard.agent import database, feed
 from lossguard.agent.incidents import Incidents
 from lossguard.agent.registry import Registry
-from lossguard.agent.retention import Retention, RetentionSettings
+from lossguard.agent.retention import Retention
+from lossguard.agent.retention_settings import RetentionSettings
 from lossguard.agent.reviving import fresh_run
 from lossguard.agent.store import Store
 from lossguard.errors import ConfigError
-from lossguard.home import Home
 from lossguard.probes import wire
 from tests.faults.schemas import EARLIER
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import finding
 from tests.support.waiting import eventually
@@ -379,29 +378,25 @@ def test_a_run_that_goes_on_alone_is_kept_within_the_bound_too(tmp_path: Path) -
 # --- a real agent -------------------------------------------------------------------------------
 
 
-def test_a_viewer_sees_that_the_state_was_damaged(home: Home) -> None:
+def test_a_viewer_sees_that_the_state_was_damaged(
+    agent: AgentProcess, begin_agent: BeginAgent
+) -> None:
     """In the answer to whoever asks, for as long as the damaged file lies there; the twin sees
     nothing."""
-    agent = AgentProcess(home)
-    try:
-        agent.await_ready()
-        healthy = agent.ask(feed.Ping())
-        assert isinstance(healthy, feed.Pong)
-        assert healthy.troubles == []
-        agent.kill()
-        path = agent.home.database_path
-        path.with_name(f"{path.name}-wal").unlink()  # from which it would be whole again
-        path.write_bytes(os.urandom(9000))
-        agent = AgentProcess(agent.home).await_ready()
-        damaged = agent.ask(feed.ListRuns())
-        assert isinstance(damaged, feed.RunList)
-        assert "was set aside" in damaged.troubles[0]
-        shutil.rmtree(agent.home.state)
-        with FakeProbe(agent.home, hello_of()) as probe:
-            probe.join()
-            probe.send_step(2.0)
-            agent.await_run(lambda run: run.step == 1)
-            eventually(lambda: agent.home.database_path.exists())
-    finally:
-        agent.stop()
-        sys.stderr.write(agent.log)
+    healthy = agent.ask(feed.Ping())
+    assert isinstance(healthy, feed.Pong)
+    assert healthy.troubles == []
+    agent.kill()
+    path = agent.home.database_path
+    path.with_name(f"{path.name}-wal").unlink()  # from which it would be whole again
+    path.write_bytes(os.urandom(9000))
+    again = begin_agent()
+    damaged = again.ask(feed.ListRuns())
+    assert isinstance(damaged, feed.RunList)
+    assert "was set aside" in damaged.troubles[0]
+    shutil.rmtree(again.home.state)
+    with FakeProbe(again.home, hello_of()) as probe:
+        probe.join()
+        probe.send_step(2.0)
+        again.await_run(lambda run: run.step == 1)
+        eventually(lambda: again.home.database_path.exists())

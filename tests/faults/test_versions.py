@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from lossguard.probes.link import Link
 from lossguard.probes.outbox import Outbox
 from tests.support.agents import AgentProcess
 from tests.support.probe import FakeProbe, hello_of
+from tests.support.router import router_at
 from tests.support.waiting import eventually
 
 _pack = msgspec.msgpack.encode
@@ -43,46 +45,35 @@ def test_an_agent_of_another_version_is_not_obeyed(
 ) -> None:
     """The probe says so once and is silent; with one of its own version it speaks."""
     home.create()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.ROUTER)
-    socket.set(zmq.LINGER, 0)
-    socket.bind(home.probe_endpoint)
-    link = Link(home, hello_of("run-x"), Outbox("run-x", 0), start_agents=False)
-    try:
-        with caplog.at_level(logging.INFO):
-            identity, _ = socket.recv_multipart()
-            welcome = wire.Welcome(run="run-x", agent_pid=1, protocol=protocol)
-            socket.send_multipart([identity, wire.encode(welcome)])
-            if protocol == wire.PROTOCOL:
-                eventually(lambda: link._connected)
-                return
-            eventually(lambda: f"it speaks protocol {protocol}, this probe" in caplog.text)
-            limits = wire.Limits(run="run-x", version=1, loss=0.0)
-            assert link.limits is None
-            socket.send_multipart([identity, wire.encode(limits)])
-    finally:
-        link.close()
-        socket.close()
-        context.term()
+    with (
+        router_at(home.probe_endpoint) as socket,
+        closing(Link(home, hello_of("run-x"), Outbox("run-x", 0), start_agents=False)) as link,
+        caplog.at_level(logging.INFO),
+    ):
+        identity, _ = socket.recv_multipart()
+        welcome = wire.Welcome(run="run-x", agent_pid=1, protocol=protocol)
+        socket.send_multipart([identity, wire.encode(welcome)])
+        if protocol == wire.PROTOCOL:
+            eventually(lambda: link._connected)
+            return
+        eventually(lambda: f"it speaks protocol {protocol}, this probe" in caplog.text)
+        limits = wire.Limits(run="run-x", version=1, loss=0.0)
+        assert link.limits is None
+        socket.send_multipart([identity, wire.encode(limits)])
 
 
 def test_a_viewer_of_another_version_learns_why_it_gets_no_answer(agent: AgentProcess) -> None:
     """What the agent cannot read is answered in words; what it can read is answered."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    viewer = context.socket(zmq.DEALER)
-    viewer.set(zmq.LINGER, 0)
-    viewer.set(zmq.RCVTIMEO, 20_000)
-    viewer.connect(agent.home.viewer_endpoint)
-    try:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as viewer:
+        viewer.set(zmq.LINGER, 0)
+        viewer.set(zmq.RCVTIMEO, 20_000)
+        viewer.connect(agent.home.viewer_endpoint)
         viewer.send(_pack({"type": "what comes in version 7"}))
         trouble = feed.decode_from_agent(viewer.recv())
         assert isinstance(trouble, feed.Trouble)
         assert "does not understand that" in trouble.why
         viewer.send(feed.encode(feed.Ping()))
         assert isinstance(feed.decode_from_agent(viewer.recv()), feed.Pong)
-    finally:
-        viewer.close()
-        context.term()
 
 
 @pytest.mark.parametrize("answer", [{"type": "pong", "protocol": 7}, {"type": "of version 7"}])
@@ -91,17 +82,9 @@ def test_an_agent_of_another_version_is_named_by_a_viewer(
 ) -> None:
     """With what to do about it."""
     home.create()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.ROUTER)
-    socket.set(zmq.LINGER, 0)
-    socket.bind(home.viewer_endpoint)
-    try:
-        with Client(home) as client:
-            eventually(lambda: client.send(feed.Ping()))
-            identity, _ = socket.recv_multipart()
-            socket.send_multipart([identity, _pack(answer | {"agent_pid": 1, "version": "7"})])
-            with pytest.raises(LossguardError, match="is it another version"):
-                client.receive(20.0)
-    finally:
-        socket.close()
-        context.term()
+    with router_at(home.viewer_endpoint) as socket, Client(home) as client:
+        eventually(lambda: client.send(feed.Ping()))
+        identity, _ = socket.recv_multipart()
+        socket.send_multipart([identity, _pack(answer | {"agent_pid": 1, "version": "7"})])
+        with pytest.raises(LossguardError, match="is it another version"):
+            client.receive(20.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import pytest
 
 from lossguard.home import Home
 from tests.support import slack_server
-from tests.support.agents import AgentProcess
+from tests.support.agents import BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.slack_server import Fault, SlackServer
-from tests.support.streams import healthy_losses
+from tests.support.streams import diverge, healthy_losses
 from tests.support.waiting import eventually
 
 
@@ -34,46 +33,22 @@ def slack(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackServer]:
     server.close()
 
 
-@pytest.fixture
-def agents(home: Home) -> Iterator[list[AgentProcess]]:
-    """Agents of one home, one after the other; all have ended afterwards."""
-    started: list[AgentProcess] = []
-    yield started
-    for agent in started:
-        agent.stop()
-    if started:
-        sys.stderr.write(started[0].log)
-
-
-def begin(agents: list[AgentProcess], home: Home) -> AgentProcess:
-    agents.append(AgentProcess(home))
-    return agents[-1].await_ready()
-
-
-def diverge(probe: FakeProbe) -> None:
-    """Healthy for a while, then NaN for good."""
-    for loss in healthy_losses(80):
-        probe.send_step(loss)
-    for _ in range(6):
-        probe.send_step(math.nan)
-
-
 def said(server: SlackServer, root: dict[str, Any], words: str) -> bool:
     return any(words in reply["text"] for reply in server.workspace.thread(root))
 
 
 def test_an_agent_killed_before_slack_answered_repeats_one_message_and_misses_none(
-    home: Home, slack: SlackServer, agents: list[AgentProcess]
+    home: Home, slack: SlackServer, begin_agent: BeginAgent
 ) -> None:
     """Slack has taken the root, and the agent dies before it knows: kill -9."""
     slack.workspace.fail("chat.postMessage", Fault(accepts=True))
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         diverge(probe)
         eventually(lambda: slack.workspace.roots)
         first.kill()
-        begin(agents, home)
+        begin_agent()
         eventually(lambda: len(slack.workspace.roots) == 2)
         probe.join()
         root = slack.workspace.roots[1]
@@ -87,16 +62,16 @@ def test_an_agent_killed_before_slack_answered_repeats_one_message_and_misses_no
 
 @pytest.mark.slow
 def test_an_agent_killed_before_slack_took_anything_tells_it_once(
-    home: Home, slack: SlackServer, agents: list[AgentProcess]
+    home: Home, slack: SlackServer, begin_agent: BeginAgent
 ) -> None:
     slack.workspace.fail("chat.postMessage", *[Fault(500, "internal_error")] * 2)
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         diverge(probe)
         eventually(lambda: "chat.postMessage" in slack.workspace.calls)
         first.kill()
-        begin(agents, home)
+        begin_agent()
         eventually(
             lambda: slack.workspace.roots and said(slack, slack.workspace.roots[0], "Details")
         )
@@ -105,9 +80,9 @@ def test_an_agent_killed_before_slack_took_anything_tells_it_once(
 
 @pytest.mark.slow
 def test_a_healthy_run_is_told_of_to_nobody(
-    home: Home, slack: SlackServer, agents: list[AgentProcess]
+    home: Home, slack: SlackServer, begin_agent: BeginAgent
 ) -> None:
-    agent = begin(agents, home)
+    agent = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         for loss in healthy_losses(120):
@@ -121,11 +96,11 @@ def test_a_healthy_run_is_told_of_to_nobody(
 
 
 def test_the_token_is_in_no_file_of_the_home(
-    home: Home, slack: SlackServer, agents: list[AgentProcess], monkeypatch: pytest.MonkeyPatch
+    home: Home, slack: SlackServer, begin_agent: BeginAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused, so that there is every reason to write about it."""
     monkeypatch.setenv("LOSSGUARD_SLACK_BOT_TOKEN", "xoxb-not-this-one")
-    agent = begin(agents, home)
+    agent = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         diverge(probe)
@@ -142,10 +117,11 @@ def test_an_agent_that_is_to_tell_nobody_loads_nothing_for_it(home: Home) -> Non
         "import sys\nfrom lossguard.agent.alerting import Orders, start_alerts\n"
         "from lossguard.agent.audit import AuditLog\n"
         "from lossguard.agent.registry import Registry\nfrom lossguard.agent.store import Store\n"
+        "from lossguard.agent.settings import load_settings\n"
         "from lossguard.home import find_home\nhome = find_home().create()\n"
         "registry = Registry(Store(home.database_path), lambda *_: True)\n"
         "orders = Orders(lambda *_: None, AuditLog(home.audit_path))\n"
-        "assert start_alerts(home, registry, orders) is None\n"
+        "assert start_alerts(home, load_settings(home), registry, orders) is None\n"
         "print([m for m in sys.modules if 'slack_sdk' in m or 'matplotlib' in m])"
     )
     environment = {name: value for name, value in os.environ.items() if "SLACK" not in name}

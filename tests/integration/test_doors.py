@@ -25,7 +25,7 @@ from lossguard.agent.sockets import Router
 from lossguard.errors import AgentAlreadyRunning, AgentUnreachable, ConfigError, ExitCode
 from lossguard.home import Home
 from tests.support.agents import AgentProcess
-from tests.support.site import free_port
+from tests.support.ports import free_port
 
 PONG = feed.encode(feed.Pong(agent_pid=1, version="0"))
 _KNOCK = """

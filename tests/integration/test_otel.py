@@ -12,7 +12,7 @@ import pytest
 
 import lossguard
 from lossguard.home import find_home
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import eventually
@@ -65,28 +65,27 @@ def outcome() -> Iterator[Outcome]:
             f'headers_file = "{headers}"\n'
         )
         collector.answers.append((503, {}))
-        agent = AgentProcess(home).await_ready()
-        try:
-            with FakeProbe(home, hello_of(), ("loss", "grad_norm", "layer/0")) as probe:
-                probe.join()
-                for loss in healthy_losses(150):
-                    probe.send_step(loss, 1.0, 5.0)
-                probe.send_step(2.5, 1.5, 5.0, lost=3)
+        with (
+            answering(AgentProcess(home)) as agent,
+            FakeProbe(home, hello_of(), ("loss", "grad_norm", "layer/0")) as probe,
+        ):
+            probe.join()
+            for loss in healthy_losses(150):
+                probe.send_step(loss, 1.0, 5.0)
+            probe.send_step(2.5, 1.5, 5.0, lost=3)
 
-                run = frozenset({("run", "run-a")})
-                outage = frozenset({("outcome", "failed")})
+            run = frozenset({("run", "run-a")})
+            outage = frozenset({("outcome", "failed")})
 
-                def look() -> Collected | None:
-                    seen = Collected(collector.await_asked(1)[-1].body)
-                    steps = seen.values.get(("lossguard.run.step", run))
-                    failed = seen.values.get(("lossguard.otel.exports", outage))
-                    return seen if steps == 151 and failed else None
+            def look() -> Collected | None:
+                seen = Collected(collector.await_asked(1)[-1].body)
+                steps = seen.values.get(("lossguard.run.step", run))
+                failed = seen.values.get(("lossguard.otel.exports", outage))
+                return seen if steps == 151 and failed else None
 
-                seen = eventually(look)
-                at_the_end = len(collector.asked)
-                exit_code = agent.stop()
-        finally:
-            agent.stop()
+            seen = eventually(look)
+            at_the_end = len(collector.asked)
+            exit_code = agent.stop()
         asked = list(collector.asked)
         yield Outcome(seen, asked[-1], at_the_end, asked, list(decoy.asked), exit_code, agent.log)
 

@@ -24,8 +24,10 @@ from lossguard.errors import AgentUnreachable, ConfigError
 from lossguard.home import Home, find_home
 from lossguard.key_files import KeyFile, Role, read_key_file, write_private
 from lossguard.probes import wire
+from tests.support.agents import answering
+from tests.support.ports import free_port
 from tests.support.probe import FakeProbe, hello_of
-from tests.support.site import Site, free_port
+from tests.support.site import Site
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -35,12 +37,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOSSGUARD_HOME", str(tmp_path_factory.mktemp("site")))
         site = Site(find_home())
-        try:
-            site.agent.await_ready()
+        with answering(site.agent):
             yield site
-        finally:
-            site.agent.stop()
-            sys.stderr.write(site.agent.log)
 
 
 def order(run: str, name: str) -> feed.SendCommand:

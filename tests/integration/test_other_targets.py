@@ -18,7 +18,7 @@ from lossguard.agent.alerts.other_settings import APPRISE, KEY, URL
 from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK
 from lossguard.agent.cli import app
 from lossguard.home import Home
-from tests.support.agents import AgentProcess
+from tests.support.agents import BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import eventually
@@ -59,24 +59,22 @@ def trouble(home: Home) -> None:
 
 
 def test_an_incident_is_told_once_each_way(
-    home: Home, server: WebServer, monkeypatch: pytest.MonkeyPatch
+    home: Home, server: WebServer, begin_agent: BeginAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one that is gone holds up none of the others."""
     monkeypatch.setenv(APPRISE, f"xml://127.0.0.1:9/hidden-path\n{os.environ[APPRISE]}")
-    agent = AgentProcess(home).await_ready()
-    try:
-        trouble(home)
-        events = eventually(lambda: _until_resolved(server))
-        assert [event["type"] for event in events] == ["incident.opened", "incident.resolved"]
-        assert events[0]["data"]["run"] == "run-a"
-        assert len({event["data"]["incident"] for event in events}) == 1
-        notes = eventually(lambda: n if len(n := bodies(server, "/apprise")) >= 2 else None)
-        assert [note["type"] for note in notes] == ["failure", "success"]
-        files = [path for path in home.state.parent.rglob("*") if path.is_file()]
-        assert {path.name for path in files} >= {"alerts-webhook.db"}
-        assert not [path for path in files if b"hidden-path" in path.read_bytes()]
-    finally:
-        agent.stop()
+    agent = begin_agent()
+    trouble(home)
+    events = eventually(lambda: _until_resolved(server))
+    assert [event["type"] for event in events] == ["incident.opened", "incident.resolved"]
+    assert events[0]["data"]["run"] == "run-a"
+    assert len({event["data"]["incident"] for event in events}) == 1
+    notes = eventually(lambda: n if len(n := bodies(server, "/apprise")) >= 2 else None)
+    assert [note["type"] for note in notes] == ["failure", "success"]
+    files = [path for path in home.state.parent.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"alerts-webhook.db"}
+    assert not [path for path in files if b"hidden-path" in path.read_bytes()]
+    agent.stop()
     assert SECRET not in agent.log
     assert re.search(r"alerts wait: apprise-xml-\w{4} did not take it", agent.log)
 
@@ -88,20 +86,17 @@ def _until_resolved(server: WebServer) -> list[dict[str, Any]] | None:
 
 @pytest.mark.slow
 def test_what_was_not_told_before_a_kill_is_told_by_the_next_agent(
-    home: Home, server: WebServer
+    home: Home, server: WebServer, begin_agent: BeginAgent
 ) -> None:
     server.answers.extend([(503, {"Retry-After": "1"})] * 50)
-    agent = AgentProcess(home).await_ready()
+    first = begin_agent()
     trouble(home)
     eventually(lambda: bodies(server, "/hook"))
-    agent.kill()
+    first.kill()
     server.answers.clear()
     server.asked.clear()
-    agent = AgentProcess(home).await_ready()
-    try:
-        events = eventually(lambda: _until_resolved(server))
-    finally:
-        agent.stop()
+    begin_agent()
+    events = eventually(lambda: _until_resolved(server))
     assert [event["type"] for event in events].count("incident.opened") == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lossguard.probes import wire
 from lossguard.probes.wire import Limits
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.waiting import eventually
 
@@ -93,7 +93,7 @@ def test_a_name_is_never_taken_for_a_path(agent: AgentProcess) -> None:
             assert "there is no policy" in probe.await_message(wire.Refused).why
 
 
-def test_the_policy_survives_the_agent(agent: AgentProcess) -> None:
+def test_the_policy_survives_the_agent(agent: AgentProcess, begin_agent: BeginAgent) -> None:
     """Another agent judges the run by the same settings."""
     hello = hello_of("run-mine", policy_text=BOUND)
     with FakeProbe(agent.home, hello, names=("loss", "grad_norm")) as probe:
@@ -102,9 +102,6 @@ def test_the_policy_survives_the_agent(agent: AgentProcess) -> None:
         agent.await_run(lambda run: run.step == 1, "run-mine")
         eventually(lambda: is_in_the_database(agent, "run-mine"))
     agent.kill()
-    again = AgentProcess(agent.home).await_ready()
-    try:
-        assert again.runs()["run-mine"].policy == "mine"
-        assert bound_after_a_step(again, hello) == 7.0
-    finally:
-        again.stop()
+    again = begin_agent()
+    assert again.runs()["run-mine"].policy == "mine"
+    assert bound_after_a_step(again, hello) == 7.0

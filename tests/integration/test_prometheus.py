@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lossguard.agent.dead_man_settings import URL
 from lossguard.home import Home, find_home
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
+from tests.support.ports import free_port
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import eventually
@@ -46,12 +47,6 @@ class Scrape:
         return self.values[f"lossguard_{metric}", frozenset(labels.items())]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def scrape() -> Iterator[Scrape]:
     """Of an agent that hears of a run in trouble, of losses on the way, and of nonsense."""
@@ -63,24 +58,23 @@ def scrape() -> Iterator[Scrape]:
         patch.setenv("LOSSGUARD_HOME", root)
         patch.setenv(URL, health_check.url)
         home, port = find_home(), free_port()
-        agent = AgentProcess(home, "--metrics", f"127.0.0.1:{port}").await_ready()
-        try:
-            with FakeProbe(home, hello_of(), ("loss", "grad_norm", "layer/0")) as probe:
-                probe.join()
-                for loss in healthy_losses(150):
-                    probe.send_step(loss, 1.0, 5.0)
-                probe.send_step(float("nan"), 1.0, 5.0, lost=3)
-                probe.raw(b"nonsense")
+        with (
+            answering(AgentProcess(home, "--metrics", f"127.0.0.1:{port}")),
+            FakeProbe(home, hello_of(), ("loss", "grad_norm", "layer/0")) as probe,
+        ):
+            probe.join()
+            for loss in healthy_losses(150):
+                probe.send_step(loss, 1.0, 5.0)
+            probe.send_step(float("nan"), 1.0, 5.0, lost=3)
+            probe.raw(b"nonsense")
 
-                def look() -> Scrape | None:
-                    seen = Scrape(port)
-                    steps = seen.values.get(("lossguard_run_step", frozenset({("run", "run-a")})))
-                    pinged = seen.value("dead_man_pings_total", outcome="ok")
-                    return seen if steps == 151 and pinged else None
+            def look() -> Scrape | None:
+                seen = Scrape(port)
+                steps = seen.values.get(("lossguard_run_step", frozenset({("run", "run-a")})))
+                pinged = seen.value("dead_man_pings_total", outcome="ok")
+                return seen if steps == 151 and pinged else None
 
-                yield eventually(look)
-        finally:
-            agent.stop()
+            yield eventually(look)
 
 
 def test_a_run_shows_how_it_does(scrape: Scrape) -> None:
@@ -184,7 +178,10 @@ def test_an_address_that_is_taken_ends_an_agent_that_was_told_to_serve_it(home: 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         agent = AgentProcess(home, "--metrics", f"127.0.0.1:{port}")
-        assert agent.process.wait(20) == 78
+        try:
+            assert agent.process.wait(20) == 78
+        finally:
+            agent.stop()
     assert f"metrics cannot be served at 127.0.0.1:{port}: Address already in use" in agent.log
 
 
@@ -193,12 +190,8 @@ def test_one_in_the_settings_that_is_taken_leaves_no_run_unwatched(home: Home) -
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         home.settings_path.write_text(f'[prometheus]\nlisten = "127.0.0.1:{port}"\n')
-        agent = AgentProcess(home).await_ready()
-        try:
-            with FakeProbe(home, hello_of()) as probe:
-                probe.join().send_step(1.0)
-                agent.await_run(lambda run: run.step == 1)
-        finally:
-            agent.stop()
+        with answering(AgentProcess(home)) as agent, FakeProbe(home, hello_of()) as probe:
+            probe.join().send_step(1.0)
+            agent.await_run(lambda run: run.step == 1)
     assert agent.log.count("Address already in use") == 1
     assert "the agent goes on" in agent.log

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,27 +13,10 @@ from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.home import Home
 from lossguard.probes import wire
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.support.waiting import PATIENCE_S, eventually
-
-
-@pytest.fixture
-def agents(home: Home) -> Iterator[list[AgentProcess]]:
-    """Agents of one home, one after the other; all have ended afterwards."""
-    started: list[AgentProcess] = []
-    yield started
-    for agent in started:
-        agent.stop()
-    if started:
-        sys.stderr.write(started[0].log)
-
-
-def begin(agents: list[AgentProcess], home: Home, *options: str) -> AgentProcess:
-    """One more agent."""
-    agents.append(AgentProcess(home, *options))
-    return agents[-1].await_ready()
 
 
 def rows(home: Home, query: str) -> list[tuple[object, ...]]:
@@ -44,10 +26,10 @@ def rows(home: Home, query: str) -> list[tuple[object, ...]]:
 
 
 def test_after_kill_9_everything_is_taken_up_and_the_probe_is_found_again(
-    home: Home, agents: list[AgentProcess]
+    home: Home, begin_agent: BeginAgent
 ) -> None:
     """Runs, incidents, baselines, dropped counts and the pending order survive."""
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         for loss in healthy_losses(80):
@@ -61,7 +43,7 @@ def test_after_kill_9_everything_is_taken_up_and_the_probe_is_found_again(
         before = first.incidents()[0]
         first.kill()
 
-        second = begin(agents, home)
+        second = begin_agent()
         taken_up = second.run()
         assert taken_up is not None
         assert (taken_up.state, taken_up.step) == ("silent", 84)
@@ -88,16 +70,16 @@ def test_after_kill_9_everything_is_taken_up_and_the_probe_is_found_again(
         assert run.dropped == 4
 
 
-def test_a_restart_counts_what_was_lost_in_between(home: Home, agents: list[AgentProcess]) -> None:
+def test_a_restart_counts_what_was_lost_in_between(home: Home, begin_agent: BeginAgent) -> None:
     """Steps that neither agent took in are missing, and said to be."""
-    begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         probe.send_step(2.0)
         probe.send_step(2.0)
         eventually(lambda: rows(home, "SELECT 1 FROM steps WHERE step = 2"))
-        agents[-1].kill()
-        second = begin(agents, home)
+        first.kill()
+        second = begin_agent()
         probe.beat()
         probe.await_message(wire.Resend)
         probe.join()
@@ -105,9 +87,9 @@ def test_a_restart_counts_what_was_lost_in_between(home: Home, agents: list[Agen
         second.await_run(lambda r: r.dropped == 7)
 
 
-def test_sigterm_saves_and_ends_with_0(home: Home, agents: list[AgentProcess]) -> None:
+def test_sigterm_saves_and_ends_with_0(home: Home, begin_agent: BeginAgent) -> None:
     """Nothing is lost by an orderly end, however soon it comes."""
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         for loss in healthy_losses(40):
@@ -116,7 +98,7 @@ def test_sigterm_saves_and_ends_with_0(home: Home, agents: list[AgentProcess]) -
         assert first.stop() == 0
         assert rows(home, "SELECT max(step) FROM steps") == [(40,)]
         assert rows(home, "SELECT state FROM runs WHERE saved IS NOT NULL") == [("running",)]
-        second = begin(agents, home)
+        second = begin_agent()
         assert (run := second.run()) is not None
         assert run.step == 40
 
@@ -147,11 +129,9 @@ def test_shutdown_ends_the_agent(agent: AgentProcess) -> None:
     assert agent.process.wait(PATIENCE_S) == 0
 
 
-def test_an_agent_with_nothing_to_watch_ends_by_itself(
-    home: Home, agents: list[AgentProcess]
-) -> None:
+def test_an_agent_with_nothing_to_watch_ends_by_itself(home: Home, begin_agent: BeginAgent) -> None:
     """Not while there is a run, and soon after the last one is over."""
-    agent = begin(agents, home, "--background", "--idle", "0.5")
+    agent = begin_agent("--background", "--idle", "0.5")
     with FakeProbe(home, hello_of()) as probe:
         probe.join()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -162,28 +142,28 @@ def test_an_agent_with_nothing_to_watch_ends_by_itself(
 
 
 def test_a_process_that_died_while_no_agent_was_there_is_found_dead(
-    home: Home, agents: list[AgentProcess]
+    home: Home, begin_agent: BeginAgent
 ) -> None:
     """The next agent does not wait for ever for a process that is gone."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
-    begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of(pid=gone.pid)) as probe:
         probe.join()
         probe.send_step(2.0)
-        agents[-1].await_run(lambda r: r.step == 1)
+        first.await_run(lambda r: r.step == 1)
     gone.wait()
-    agents[-1].stop()
-    second = begin(agents, home)
+    first.stop()
+    second = begin_agent()
     second.await_run(lambda r: r.state == "died")
 
 
 def test_a_damaged_database_is_set_aside_and_the_agent_serves(
-    home: Home, agents: list[AgentProcess]
+    home: Home, begin_agent: BeginAgent
 ) -> None:
     """What cannot be read is kept for a person, said, and not in the way."""
     home.create()
     home.database_path.write_bytes(os.urandom(50_000))
-    agent = begin(agents, home)
+    agent = begin_agent()
     assert agent.runs() == {}
     assert "is damaged" in agent.log
     assert list(home.state.glob("lossguard.db.damaged-*"))
@@ -205,9 +185,9 @@ def test_a_database_of_a_newer_agent_is_left_alone(home: Home) -> None:
     assert home.database_path.read_bytes() == before
 
 
-def test_a_client_finds_the_next_agent_by_itself(home: Home, agents: list[AgentProcess]) -> None:
+def test_a_client_finds_the_next_agent_by_itself(home: Home, begin_agent: BeginAgent) -> None:
     """A viewer that stays open over a restart gets whole pictures again when it asks again."""
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of()) as probe, Client(home) as viewer:
         probe.join()
         probe.send_step(2.0)
@@ -215,7 +195,7 @@ def test_a_client_finds_the_next_agent_by_itself(home: Home, agents: list[AgentP
         eventually(lambda: isinstance(viewer.receive(0.1), feed.Picture))
         eventually(lambda: rows(home, "SELECT 1 FROM steps"))
         first.kill()
-        second = begin(agents, home)
+        second = begin_agent()
 
         def look() -> feed.Picture | None:
             viewer.send(feed.Subscribe())

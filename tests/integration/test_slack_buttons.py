@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +14,11 @@ from lossguard.agent.cli import app
 from lossguard.home import Home
 from lossguard.probes import wire
 from tests.support import slack_server, slack_socket
-from tests.support.agents import AgentProcess
+from tests.support.agents import BeginAgent
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.slack_server import SlackServer
 from tests.support.slack_socket import OPERATOR, OTHER, SocketMode, buttons_of
-from tests.support.streams import healthy_losses
+from tests.support.streams import diverge
 from tests.support.waiting import becomes, eventually
 
 
@@ -41,31 +39,6 @@ def socket(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[SocketMode]:
     yield mode
     mode.close()
     server.close()
-
-
-@pytest.fixture
-def agents(home: Home) -> Iterator[list[AgentProcess]]:
-    """Agents of one home, one after the other; all have ended afterwards."""
-    started: list[AgentProcess] = []
-    yield started
-    for agent in started:
-        agent.stop()
-    if started:
-        sys.stderr.write(started[0].log)
-
-
-def begin(agents: list[AgentProcess], home: Home) -> AgentProcess:
-    agents.append(AgentProcess(home))
-    return agents[-1].await_ready()
-
-
-def diverge(probe: FakeProbe) -> None:
-    """Healthy for a while, then NaN for good."""
-    probe.join()
-    for loss in healthy_losses(80):
-        probe.send_step(loss)
-    for _ in range(6):
-        probe.send_step(math.nan)
 
 
 def shown(socket: SocketMode) -> dict[str, dict[str, Any]]:
@@ -94,11 +67,11 @@ def audited(home: Home, result: str) -> list[AuditLine]:
 
 
 def test_a_press_is_heard_obeyed_once_answered_and_its_button_goes(
-    home: Home, socket: SocketMode, agents: list[AgentProcess]
+    home: Home, socket: SocketMode, begin_agent: BeginAgent
 ) -> None:
-    begin(agents, home)
+    begin_agent()
     with FakeProbe(home, hello_of()) as probe:
-        diverge(probe)
+        diverge(probe.join())
         becomes(lambda: list(shown(socket)), ["ack", "mute", "skip", "rollback", "stop"])
         before = socket.message_with("rollback")
         press = socket.press("rollback")
@@ -133,11 +106,11 @@ def test_a_press_is_heard_obeyed_once_answered_and_its_button_goes(
 
 @pytest.mark.slow
 def test_a_stranger_and_a_forger_are_refused_and_the_next_press_of_an_operator_is_obeyed(
-    home: Home, socket: SocketMode, agents: list[AgentProcess]
+    home: Home, socket: SocketMode, begin_agent: BeginAgent
 ) -> None:
-    begin(agents, home)
+    begin_agent()
     with FakeProbe(home, hello_of(policy="observe")) as probe:
-        diverge(probe)
+        diverge(probe.join())
         value = eventually(lambda: shown(socket))["skip"]["value"]
         assert "rollback" not in shown(socket)  # who observes, has no snapshots
         socket.press("skip", OTHER)
@@ -159,11 +132,11 @@ def test_a_stranger_and_a_forger_are_refused_and_the_next_press_of_an_operator_i
 
 @pytest.mark.slow
 def test_a_connection_that_breaks_or_is_to_be_renewed_is_made_again(
-    home: Home, socket: SocketMode, agents: list[AgentProcess]
+    home: Home, socket: SocketMode, begin_agent: BeginAgent
 ) -> None:
-    agent = begin(agents, home)
+    agent = begin_agent()
     with FakeProbe(home, hello_of(policy="observe")) as probe:
-        diverge(probe)
+        diverge(probe.join())
         eventually(lambda: shown(socket))
         socket.connections[0].drop()
         eventually(lambda: socket.said_hello == 2 and socket.connections)
@@ -186,21 +159,21 @@ def test_a_connection_that_breaks_or_is_to_be_renewed_is_made_again(
 def test_an_agent_killed_after_a_press_does_it_once_and_says_what_it_knows(
     home: Home,
     socket: SocketMode,
-    agents: list[AgentProcess],
+    begin_agent: BeginAgent,
     monkeypatch: pytest.MonkeyPatch,
     after: str,
 ) -> None:
     """kill -9 once the order is on disk, and once it is under way."""
     monkeypatch.setenv("LOSSGUARD_FAILPOINT", f"{after}:kill")
-    first = begin(agents, home)
+    first = begin_agent()
     monkeypatch.delenv("LOSSGUARD_FAILPOINT")
     with FakeProbe(home, hello_of(policy="observe")) as probe:
-        diverge(probe)
+        diverge(probe.join())
         eventually(lambda: shown(socket))
         press = socket.press("skip")
         eventually(lambda: first.process.poll() is not None)
         assert press.was_acked_in_time
-        begin(agents, home)
+        begin_agent()
         probe.join()
         (order,) = eventually(lambda: pressed_commands(probe))
         becomes(lambda: list(shown(socket)), ["ack", "mute", "stop"])
@@ -213,17 +186,17 @@ def test_an_agent_killed_after_a_press_does_it_once_and_says_what_it_knows(
 
 
 def test_an_agent_killed_while_the_run_makes_up_its_mind_knows_who_asked(
-    home: Home, socket: SocketMode, agents: list[AgentProcess]
+    home: Home, socket: SocketMode, begin_agent: BeginAgent
 ) -> None:
-    first = begin(agents, home)
+    first = begin_agent()
     with FakeProbe(home, hello_of(policy="observe")) as probe:
-        diverge(probe)
+        diverge(probe.join())
         eventually(lambda: shown(socket))
         socket.press("skip")
         (order,) = eventually(lambda: pressed_commands(probe))
         eventually(lambda: audited(home, "accepted"))
         first.kill()
-        begin(agents, home)
+        begin_agent()
         probe.join()
         probe.ack(order)
         words = f"update skipped, by <@{OPERATOR}>"
@@ -235,14 +208,14 @@ def test_an_agent_killed_while_the_run_makes_up_its_mind_knows_who_asked(
 def test_a_token_that_is_not_taken_is_said_once_and_the_message_has_the_command_to_type(
     home: Home,
     socket: SocketMode,
-    agents: list[AgentProcess],
+    begin_agent: BeginAgent,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token, says = "xapp-not-this-one", "does not take the app token (invalid_auth)"
     monkeypatch.setenv(APP_TOKEN, token)
-    agent = begin(agents, home)
+    agent = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
-        diverge(probe)
+        diverge(probe.join())
         eventually(lambda: socket.server.workspace.roots)
         eventually(lambda: says in agent.log)
         assert shown(socket) == {}
@@ -256,12 +229,12 @@ def test_a_token_that_is_not_taken_is_said_once_and_the_message_has_the_command_
 
 @pytest.mark.slow
 def test_without_operators_there_are_no_buttons(
-    home: Home, socket: SocketMode, agents: list[AgentProcess]
+    home: Home, socket: SocketMode, begin_agent: BeginAgent
 ) -> None:
     home.settings_path.write_text('[slack]\nchannel = "training"\n')
-    agent = begin(agents, home)
+    agent = begin_agent()
     with FakeProbe(home, hello_of()) as probe:
-        diverge(probe)
+        diverge(probe.join())
         eventually(lambda: socket.server.workspace.roots and replies(socket))
     assert shown(socket) == {}
     assert "no buttons: there is nobody in [slack] operators" in agent.log

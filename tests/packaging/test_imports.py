@@ -63,6 +63,12 @@ def test_a_viewer_loads_no_numerics() -> None:
     assert not loaded_by(["lossguard.agent.client"]) & {"torch", "numpy", "scipy", "textual"}
 
 
+def test_reading_the_agents_settings_loads_nothing_heavy() -> None:
+    """``lossguard run`` does it in the process that trains, before its script."""
+    heavy = {"torch", "numpy", "scipy", "zmq", "psutil", "sqlite3"}
+    assert not loaded_by(["lossguard.agent.settings"]) & heavy
+
+
 @pytest.mark.parametrize("name", lossguard.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(lossguard, name) is not None

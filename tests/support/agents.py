@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lossguard.agent import feed
@@ -58,7 +59,11 @@ class AgentProcess:
         """As by ``kill``; its exit code. Idempotent."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(PATIENCE_S)
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def ask(self, message: feed.FeedMessage) -> feed.FromAgent:
         """One request of a viewer."""
@@ -91,3 +96,17 @@ class AgentProcess:
         answer = self.ask(feed.ListIncidents(run=name))
         assert isinstance(answer, feed.IncidentList), answer
         return answer.incidents
+
+
+BeginAgent = Callable[..., AgentProcess]
+"""One more agent of the test's home, with these options."""
+
+
+@contextmanager
+def answering(agent: AgentProcess) -> Iterator[AgentProcess]:
+    """As soon as it answers; it ends with the block. What it said is shown when the test fails."""
+    try:
+        yield agent.await_ready()
+    finally:
+        agent.stop()
+        sys.stderr.write(agent.log)

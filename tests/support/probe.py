@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -61,12 +60,7 @@ class FakeProbe:
     def __enter__(self) -> FakeProbe:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
         self._context.term()
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Literal
 
 import zmq
 
 from lossguard.home import Home
+from tests.support.in_thread import InThread
 
 Way = Literal["to agent", "to probe"]
 Weather = Callable[[Way, list[bytes], random.Random], list[float]]
@@ -35,7 +34,7 @@ class _Late:
     frames: list[bytes] = field(compare=False)
 
 
-class Proxy:
+class Proxy(InThread):
     """Binds where the probes of ``front`` connect, and connects to the agent of ``back``.
 
     ``weather`` may be changed at any time. ``carried`` counts messages, ``lost`` those that the
@@ -43,6 +42,7 @@ class Proxy:
     """
 
     def __init__(self, front: Home, back: Home, weather: Weather = fair, seed: int = 0) -> None:
+        super().__init__()
         self.weather = weather
         self.carried = 0
         self.lost = 0
@@ -50,25 +50,8 @@ class Proxy:
         self._dice = random.Random(seed)
         self._late: list[_Late] = []
         self._count = itertools.count()
-        self._stop = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        assert self._ready.wait(20.0)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join(20.0)
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         router = context.socket(zmq.ROUTER)
         router.set(zmq.LINGER, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +11,7 @@ from lossguard.agent.keyring import Keyring
 from lossguard.home import Home
 from lossguard.key_files import Role
 from tests.support.agents import AgentProcess
-
-
-def free_port() -> int:
-    """One of which the next is free as well."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
+from tests.support.ports import free_port
 
 
 class Site:

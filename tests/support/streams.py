@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lossguard.detectors import Detector, Finding, Observation, Severity, Symptom
+from tests.support.probe import FakeProbe
 
 
 def healthy_losses(count: int, seed: int = 1) -> list[float]:
     """A loss that falls and flickers."""
     noise = random.Random(seed)
     return [2.0 + 2.0 / (1 + 0.05 * i) + noise.gauss(0.0, 0.02) for i in range(count)]
+
+
+def diverge(probe: FakeProbe) -> None:
+    """Healthy for a while, then NaN for good."""
+    for loss in healthy_losses(80):
+        probe.send_step(loss)
+    for _ in range(6):
+        probe.send_step(math.nan)
 
 
 def finding(

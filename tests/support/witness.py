@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from types import TracebackType
 
 import zmq
 
@@ -19,12 +17,13 @@ from lossguard.agent.store import Store
 from lossguard.detectors import Observation
 from lossguard.home import Home
 from lossguard.probes import wire
+from tests.support.in_thread import InThread
 from tests.support.waiting import eventually
 
 _TICK_S = 0.05
 
 
-class Witness:
+class Witness(InThread):
     """The real intake, registry and detectors of the agent in a thread, with no viewers.
 
     ``with Witness(home) as witness:`` training processes that are started inside find it as they
@@ -32,28 +31,12 @@ class Witness:
     """
 
     def __init__(self, home: Home) -> None:
+        super().__init__()
         self.runs: dict[str, list[Observation]] = {}
         self.said: dict[str, list[str]] = {}
         """The kind of every event a run told, by the name of the run."""
         self._home = home.create()
         self._over: set[str] = set()
-        self._ready = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self) -> Witness:
-        self._thread.start()
-        assert self._ready.wait(20.0), "the agent does not start"
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join(20.0)
 
     def await_end(self, *names: str) -> None:
         """Until each of these runs has said goodbye."""

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 
 from lossguard.agent import feed
 from lossguard.home import Home, find_home
 from lossguard.tui import source as source_module
 from lossguard.tui.source import Answer, LiveSource
+from tests.support.in_thread import InThread
+from tests.support.router import router_at
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.tui import pictures
 
-PATIENCE_S = 10.0
 
-
-class SmallAgent:
+class SmallAgent(InThread):
     """Answers subscriptions with small pictures until it is closed."""
 
     def __init__(self, home: Home, pid: int) -> None:
+        super().__init__()
         self.asked: list[str] = []
         self._home = home
         self._pid = pid
-        self._closing = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-        assert self._ready.wait(PATIENCE_S)
 
-    def close(self) -> None:
-        """Go away, and take the socket along."""
-        self._closing.set()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
-            router.set(zmq.LINGER, 0)
-            router.bind(self._home.viewer_endpoint)
+    def _work(self) -> None:
+        with router_at(self._home.viewer_endpoint) as router:
             self._ready.set()
             viewers: dict[bytes, str] = {}
-            while not self._closing.is_set():
+            while not self._stop.is_set():
                 if router.poll(20):
                     viewer, frame = router.recv_multipart()
                     message = feed.decode_from_viewer(frame)
@@ -59,14 +46,6 @@ class SmallAgent:
             return feed.Trouble(why="no run is called nobody")
         summary = pictures.run_summary(run or "newest")
         return feed.Picture(runs=[summary], run=summary.run, agent_pid=self._pid)
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    """Until it is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        threading.Event().wait(0.005)
 
 
 @pytest.fixture
@@ -94,49 +73,39 @@ def pid_of(live: LiveSource) -> int:
 
 def test_pictures_arrive_and_another_run_can_be_asked_for(home: Home, live: LiveSource) -> None:
     """The newest picture is there at any time, and follows ``watch``."""
-    agent = SmallAgent(home, 11)
-    try:
+    with SmallAgent(home, 11):
         live.start()
-        wait_for(lambda: pid_of(live) == 11)
+        eventually(lambda: pid_of(live) == 11)
         assert not live.latest().gone
         live.want(feed.Subscribe(run="r-two"))
-        wait_for(lambda: (picture := live.latest().picture) and picture.run == "r-two")
+        eventually(lambda: (picture := live.latest().picture) and picture.run == "r-two")
         live.want(feed.Subscribe(run="nobody"))
-        wait_for(lambda: live.latest().trouble == "no run is called nobody")
+        eventually(lambda: live.latest().trouble == "no run is called nobody")
         live.want(feed.Subscribe(run="r-two"))
         assert live.latest().trouble == ""
-    finally:
-        agent.close()
 
 
 def test_the_source_waits_for_an_agent_that_is_not_there_yet(home: Home, live: LiveSource) -> None:
     """Without an agent nothing fails; once there is one, pictures come."""
     live.start()
-    wait_for(lambda: live.latest().gone)
+    eventually(lambda: live.latest().gone)
     assert live.latest().picture is None
-    agent = SmallAgent(home, 12)
-    try:
-        wait_for(lambda: pid_of(live) == 12)
-    finally:
-        agent.close()
+    with SmallAgent(home, 12):
+        eventually(lambda: pid_of(live) == 12)
 
 
 def test_an_agent_that_goes_away_is_noticed_and_found_again(home: Home, live: LiveSource) -> None:
     """The last picture stays, its age tells, and the next agent is subscribed to at once."""
-    first = SmallAgent(home, 21)
-    live.start()
-    live.want(feed.Subscribe(run="r-kept"))
-    wait_for(lambda: pid_of(live) == 21)
-    first.close()
-    wait_for(lambda: live.latest().gone)
+    with SmallAgent(home, 21):
+        live.start()
+        live.want(feed.Subscribe(run="r-kept"))
+        eventually(lambda: pid_of(live) == 21)
+    eventually(lambda: live.latest().gone)
     assert pid_of(live) == 21
-    second = SmallAgent(home, 22)
-    try:
-        wait_for(lambda: pid_of(live) == 22)
+    with SmallAgent(home, 22) as second:
+        eventually(lambda: pid_of(live) == 22)
         assert not live.latest().gone
         assert set(second.asked) == {"r-kept"}
-    finally:
-        second.close()
 
 
 def test_closing_twice_or_before_the_start_is_fine(home: Home) -> None:
@@ -160,30 +129,19 @@ def test_the_screen_never_waits_for_the_agent(home: Home, live: LiveSource) -> N
     assert time.monotonic() - began_s < 0.5
 
 
-class BusyAgent:
+class BusyAgent(InThread):
     """Hears orders and questions, and answers them from a script."""
 
     def __init__(self, home: Home, answers: list[feed.FeedMessage | None]) -> None:
+        super().__init__()
         self.heard: list[feed.FromViewer] = []
         self._home = home
         self._answers = answers
-        self._closing = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-        assert self._ready.wait(PATIENCE_S)
 
-    def close(self) -> None:
-        """Go away."""
-        self._closing.set()
-        self._thread.join(PATIENCE_S)
-
-    def _serve(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
-            router.set(zmq.LINGER, 0)
-            router.bind(self._home.viewer_endpoint)
+    def _work(self) -> None:
+        with router_at(self._home.viewer_endpoint) as router:
             self._ready.set()
-            while not self._closing.is_set():
+            while not self._stop.is_set():
                 if not router.poll(20):
                     continue
                 viewer, frame = router.recv_multipart()
@@ -204,7 +162,7 @@ def heard_by(live: LiveSource, number: int) -> list[Answer]:
         found.extend(live.answers())
         return len(found) >= number
 
-    wait_for(look)
+    eventually(look)
     return found
 
 
@@ -218,8 +176,7 @@ def test_an_order_is_repeated_until_it_is_done_and_each_word_is_heard_once(
     pending = feed.CommandResult(command="top.1", status="pending")
     done = feed.CommandResult(command="top.1", status="done", step=7)
     story = feed.IncidentStory(incident="i-1", title="t")
-    agent = BusyAgent(home, [None, pending, pending, done, story])
-    try:
+    with BusyAgent(home, [None, pending, pending, done, story]) as agent:
         live.start()
         live.send(ORDER)
         assert heard_by(live, 2) == [pending, done]
@@ -227,21 +184,16 @@ def test_an_order_is_repeated_until_it_is_done_and_each_word_is_heard_once(
         live.send(feed.TellIncident(run="r", incident="i-1"))
         assert heard_by(live, 1) == [story]
         assert len(agent.heard) == 5
-    finally:
-        agent.close()
 
 
 def test_an_order_that_is_refused_is_not_repeated(home: Home, live: LiveSource) -> None:
     """And the refusal is not taken for trouble with the pictures."""
     refusal = feed.Trouble(why="the run is over", command="top.1")
-    agent = BusyAgent(home, [refusal])
-    try:
+    with BusyAgent(home, [refusal]):
         live.start()
         live.send(ORDER)
         assert heard_by(live, 1) == [refusal]
         assert live.latest().trouble == ""
-    finally:
-        agent.close()
 
 
 def test_an_order_that_nobody_hears_is_given_up(
@@ -255,11 +207,8 @@ def test_an_order_that_nobody_hears_is_given_up(
     assert isinstance(answer, feed.Trouble)
     assert answer.command == "top.1"
     monkeypatch.setattr(source_module, "GIVEN_UP_AFTER_S", PATIENCE_S)
-    agent = BusyAgent(home, [])
-    try:
+    with BusyAgent(home, []) as agent:
         other = feed.SendCommand(run="r", command="top.2", action="skip")
         live.send(other)
-        wait_for(lambda: agent.heard)
+        eventually(lambda: agent.heard)
         assert ORDER not in agent.heard
-    finally:
-        agent.close()

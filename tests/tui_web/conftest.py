@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lossguard.home import Home, find_home
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
 from tests.support.probe import FakeProbe, hello_of
 from tests.support.streams import healthy_losses
 from tests.tui_web.web_server import WebServer
@@ -37,11 +36,9 @@ def web_home(extra: None) -> Iterator[Home]:
         home = find_home().create()
         agent = AgentProcess(home)
     try:
-        agent.await_ready()
-        yield home
+        with answering(agent):
+            yield home
     finally:
-        agent.stop()
-        sys.stderr.write(agent.log)
         shutil.rmtree(root)
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ from lossguard.agent import demo, feed
 from lossguard.agent.demo_outcome import Outcome
 from lossguard.errors import LossguardError
 from lossguard.home import find_home
+from tests.support.waiting import eventually
 
 SKIP = feed.ActionLine(action="skip", step=281, result="done: over its bound")
 ROLLBACK = feed.ActionLine(action="rollback", step=444, result="done: restored_step 438")
@@ -116,15 +116,12 @@ def test_killing_a_training_ends_what_it_started_too(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     training = demo._Training("guarded", tmp_path, [sys.executable, "-c", code], 10)
-    while (child := training.progress()[0]) == 0:
-        time.sleep(0.02)
-    grandchild = psutil.Process(child)
-    training.kill()
+    try:
+        grandchild = psutil.Process(eventually(lambda: training.progress()[0]))
+    finally:
+        training.kill()
     assert training._process.poll() is not None
-    deadline = time.monotonic() + 5
-    while _alive(grandchild):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: not _alive(grandchild), 5.0)
 
 
 def test_it_leaves_the_users_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +147,7 @@ def test_without_torch_it_says_what_to_install(
 
 
 def _wait_for(training: demo._Training) -> None:
-    while training.running():
-        time.sleep(0.02)
+    eventually(lambda: not training.running())
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -5,11 +5,10 @@ python -m tests.e2e.hangs.ranks_apart RANKS CASE...
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import sys
 import time
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -18,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from lossguard.probes.guard import attach
+from tests.e2e.ranks.jobs import fork_ranks
 
 STEPS = 112
 FLIPPED_AT = 40
@@ -86,12 +86,8 @@ def train(case: str, rank: int) -> None:
     guard.close()
 
 
-def train_all(rank: int, world: int, port: int, cases: list[str]) -> None:
+def train_all(cases: list[str], rank: int) -> None:
     """All cases, one after the other, in a process of its own."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
     for case in cases:
         train(case, rank)
     dist.destroy_process_group()
@@ -99,19 +95,7 @@ def train_all(rank: int, world: int, port: int, cases: list[str]) -> None:
 
 def main(world: int, cases: list[str]) -> None:
     """On so many ranks, which share what was imported."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    ranks = [
-        fork.Process(target=train_all, args=(rank, world, port, cases), daemon=True)
-        for rank in range(world)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    sys.exit(max(process.exitcode or 0 for process in ranks))
+    sys.exit(max(code or 0 for code in fork_ranks(world, partial(train_all, cases))))
 
 
 if __name__ == "__main__":

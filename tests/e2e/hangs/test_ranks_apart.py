@@ -15,43 +15,29 @@ from torch._C import _distributed_c10d
 
 from lossguard.agent import feed
 from tests.e2e.hangs.ranks_apart import ASLEEP_AT, FLIPPED_AT, STEPS
+from tests.e2e.ranks.jobs import ROOT, environment, run_job
 from tests.support.agents import AgentProcess
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
-ROOT = Path(__file__).resolve().parents[3]
 SAMPLED_EVERY = 16
-
-
-def environment(agent: AgentProcess, **more: str) -> dict[str, str]:
-    """Of a training that this agent watches."""
-    known = {k: v for k, v in os.environ.items() if not k.startswith("LOSSGUARD")}
-    home = str(agent.home.state.parent)
-    return {**known, "LOSSGUARD_HOME": home, "OMP_NUM_THREADS": "1", **more}
 
 
 def incidents(
     agent: AgentProcess, world: int, *cases: str
 ) -> Mapping[str, list[feed.IncidentLine]]:
     """What is said of each, once all of it has been judged."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.hangs.ranks_apart", str(world), *cases],
-        cwd=ROOT,
-        env=environment(agent),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+    run_job(
+        *("-m", "tests.e2e.hangs.ranks_apart", str(world), *cases),
+        env=environment(agent.home.state.parent),
+        timeout_s=200,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
     said = {}
     for case in cases:
         seen = agent.await_run(lambda run: run.state == "finished", case)
         assert seen.step == STEPS
-        answer = agent.ask(feed.ListIncidents(run=case))
-        assert isinstance(answer, feed.IncidentList)
-        said[case] = answer.incidents
+        said[case] = agent.incidents(case)
     return said
 
 
@@ -78,7 +64,7 @@ def asleep(agent: AgentProcess) -> Iterator[Callable[[int], None]]:
             subprocess.Popen(
                 [sys.executable, "-m", "tests.e2e.hangs.ranks_apart", str(world), "asleep"],
                 cwd=ROOT,
-                env=environment(agent, LOSSGUARD_POLICY=str(policy)),
+                env=environment(agent.home.state.parent, LOSSGUARD_POLICY=str(policy)),
                 start_new_session=True,
             )
         )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from lossguard.home import find_home
 from tests.e2e.hangs.trainings import Trainings
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
 from tests.support.memory_limit import memory_limited_group
 from tests.support.waiting import eventually
 
@@ -30,18 +30,17 @@ def main(step_s: float, ways: Sequence[str]) -> None:
     """All at once."""
     with tempfile.TemporaryDirectory(prefix="lg-", dir="/tmp") as folder:
         os.environ["LOSSGUARD_HOME"] = folder
-        agent = AgentProcess(find_home()).await_ready()
-        trainings = Trainings(agent, 'base = "observe"')
-        try:
-            with memory_limited_group(700 << 20) as group:
-                for how in ways:
-                    if how != "out_of_memory" or group is not None:
-                        inside = group if how == "out_of_memory" else None
-                        trainings.begin(how, 90, step_s, group=inside)
-                measure(trainings, step_s)
-        finally:
-            trainings.end()
-            agent.stop()
+        with answering(AgentProcess(find_home())) as agent:
+            trainings = Trainings(agent, 'base = "observe"')
+            try:
+                with memory_limited_group(700 << 20) as group:
+                    for how in ways:
+                        if how != "out_of_memory" or group is not None:
+                            inside = group if how == "out_of_memory" else None
+                            trainings.begin(how, 90, step_s, group=inside)
+                    measure(trainings, step_s)
+            finally:
+                trainings.end()
 
 
 def measure(trainings: Trainings, step_s: float) -> None:

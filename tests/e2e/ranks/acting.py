@@ -6,13 +6,12 @@ RANK=... WORLD_SIZE=... python -m tests.e2e.ranks.acting OUT CASE...
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from lossguard.home import find_home
 from lossguard.probes import vote_group, wire
 from lossguard.probes.guard import Guard, attach
 from tests.e2e.ranks.hearing import lines_said
+from tests.e2e.ranks.jobs import fork_ranks
 from tests.support.waiting import eventually
 
 STEPS = 24
@@ -313,13 +313,9 @@ CASES = {
 }
 
 
-def train_all(out: Path, rank: int, world: int, port: int, names: list[str]) -> None:
+def train_all(out: Path, names: list[str], rank: int) -> None:
     """All cases, one after the other, in a process of its own."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     home = os.environ["LOSSGUARD_HOME"]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
     lines = lines_said()
     for name in names:
         lines.clear()
@@ -340,20 +336,7 @@ def train_all(out: Path, rank: int, world: int, port: int, names: list[str]) -> 
 
 def main(out: Path, world: int, names: list[str]) -> None:
     """On so many ranks, which share what was imported; their exit codes are written down."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    ranks = [
-        fork.Process(target=train_all, args=(out, rank, world, port, names))
-        for rank in range(world)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        process.kill()
-    codes = [process.exitcode for process in ranks]
+    codes = fork_ranks(world, partial(train_all, out, names), 120)
     (out / "codes").write_bytes(msgspec.msgpack.encode(codes))
 
 

@@ -8,10 +8,9 @@ what that rank has left.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from lossguard.home import find_home
 from lossguard.probes import wire
 from lossguard.probes.guard import attach
 from tests.e2e.ranks.hearing import lines_said
+from tests.e2e.ranks.jobs import fork_ranks
 
 STEPS = 24
 PROVEN = 12
@@ -146,14 +146,10 @@ class Life:
         return lived
 
 
-def live_on_rank(out: Path, life: str, rank: int, world: int, port: int) -> None:
+def live_on_rank(out: Path, life: str, rank: int) -> None:
     """To the bitter end."""
     how, _, fate = life.split(":")
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["LOSSGUARD_RUN"] = life.replace(":", "-")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
     lines = lines_said()
     lived = Life(how).live(fate)
     lived.log = list(lines)
@@ -173,24 +169,11 @@ def tear(life: str) -> None:
 
 def main(out: Path, lives: list[str]) -> None:
     """One after the other, on ranks that share what was imported."""
-    fork = multiprocessing.get_context("fork")
     for life in lives:
         if life.endswith(":torn"):
             tear(life)
             continue
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        world = int(life.split(":")[1])
-        ranks = [
-            fork.Process(target=live_on_rank, args=(out, life, rank, world, port))
-            for rank in range(world)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(60)
-            process.kill()
+        fork_ranks(int(life.split(":")[1]), partial(live_on_rank, out, life), 60)
 
 
 if __name__ == "__main__":

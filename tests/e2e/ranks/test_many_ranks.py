@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,13 +20,13 @@ from lossguard.detectors import Observation
 from lossguard.home import Home, find_home
 from lossguard.probes import wire
 from tests.e2e.live import runs
+from tests.e2e.ranks.jobs import environment, run_job
 from tests.e2e.ranks.training import MAX_NORM, STEPS, Expected, Told
-from tests.support.agents import AgentProcess
+from tests.support.agents import AgentProcess, answering
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[3]
 ON_TWO = ("ddp", "fsdp", "fsdp-clipping", "flat", "tensor", "sequence")
 ON_FOUR = ("fsdp-tensor",)
 WHOLE = tuple(mode for mode in (*ON_TWO, *ON_FOUR) if mode != "sequence")
@@ -53,19 +50,13 @@ class Trainings(NamedTuple):
 
 def torchrun(out: Path, home: Path, ranks: int, modes: tuple[str, ...]) -> None:
     """Run the script."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += ["--master-port=0", "--rdzv-endpoint=localhost:0", "--rdzv-backend=c10d"]
-    known = {k: v for k, v in os.environ.items() if not k.startswith("LOSSGUARD")}
-    done = subprocess.run(
-        [*command, "-m", "tests.e2e.ranks.training", str(out), *modes],
-        cwd=ROOT,
-        env={**known, "LOSSGUARD_HOME": str(home), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    run_job(
+        *("-m", "torch.distributed.run", f"--nproc-per-node={ranks}"),
+        *("--master-port=0", "--rdzv-endpoint=localhost:0", "--rdzv-backend=c10d"),
+        *("-m", "tests.e2e.ranks.training", str(out), *modes),
+        env=environment(home),
+        timeout_s=240,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +66,12 @@ def trainings() -> Iterator[Trainings]:
     patch = pytest.MonkeyPatch()
     patch.setenv("LOSSGUARD_HOME", str(root / "home"))
     home = find_home().create()
-    agent = AgentProcess(home)
     try:
-        agent.await_ready()
-        torchrun(root, root / "home", 2, ON_TWO)
-        torchrun(root, root / "home", 4, ON_FOUR)
-        yield Trainings(root, home)
+        with answering(AgentProcess(home)):
+            torchrun(root, root / "home", 2, ON_TWO)
+            torchrun(root, root / "home", 4, ON_FOUR)
+            yield Trainings(root, home)
     finally:
-        agent.stop()
         patch.undo()
         shutil.rmtree(root, ignore_errors=True)
 

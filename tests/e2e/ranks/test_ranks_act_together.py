@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +14,11 @@ import pytest
 from lossguard.agent import feed
 from lossguard.home import find_home
 from tests.e2e.ranks.acting import BAD, STEPS, Ended, by_hand
-from tests.support.agents import AgentProcess
+from tests.e2e.ranks.jobs import environment, run_job
+from tests.support.agents import AgentProcess, answering
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[3]
 RUN = "ranks"
 ON_TWO = (
     "bare", "clean", "clean-observed", "nan", "nan-unfused", "left-out", "unfused-left-out",
@@ -49,21 +46,12 @@ class Trainings(NamedTuple):
 
 def train(out: Path, home: Path) -> None:
     """All cases; one process starts those of the ranks."""
-    known = {k: v for k, v in os.environ.items() if not k.startswith("LOSSGUARD")}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.e2e.ranks.acting", str(out)),
-            *(f"2:{','.join(ON_TWO)}", f"4:{','.join(ON_FOUR)}"),
-        ],
-        cwd=ROOT,
-        env={**known, "LOSSGUARD_HOME": str(home), "LOSSGUARD_RUN": RUN, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+    run_job(
+        *("-m", "tests.e2e.ranks.acting", str(out)),
+        *(f"2:{','.join(ON_TWO)}", f"4:{','.join(ON_FOUR)}"),
+        env=environment(home, LOSSGUARD_RUN=RUN),
+        timeout_s=280,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    sys.stderr.write(done.stderr[-4000:])
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +60,13 @@ def trainings() -> Iterator[Trainings]:
     root = Path(tempfile.mkdtemp(prefix="lg-", dir="/tmp"))
     patch = pytest.MonkeyPatch()
     patch.setenv("LOSSGUARD_HOME", str(root / "home"))
-    agent = AgentProcess(find_home().create())
     try:
-        agent.await_ready()
-        train(root, root / "home")
-        ordered = agent.ask(by_hand(RUN))
-        assert isinstance(ordered, feed.CommandResult)
-        yield Trainings(root, ordered)
+        with answering(AgentProcess(find_home().create())) as agent:
+            train(root, root / "home")
+            ordered = agent.ask(by_hand(RUN))
+            assert isinstance(ordered, feed.CommandResult)
+            yield Trainings(root, ordered)
     finally:
-        agent.stop()
         patch.undo()
         shutil.rmtree(root, ignore_errors=True)
 

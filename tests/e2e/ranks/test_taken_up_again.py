@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.e2e.ranks.jobs import environment, run_job
 from tests.e2e.ranks.lives import STEPS, WRITTEN, Lived
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[3]
 SHARDED = ("fsdp:2:whole", "fsdp:2:dies", "fsdp:2:goes-on", "fsdp:4:goes-on", "fsdp:1:goes-on")
 REPLICAS = ("ddp:2:whole", "ddp:2:dies", "ddp:2:goes-on", "ddp:4:goes-on")
 TORN = ("ddp:2:dies", "ddp:1:torn", "ddp:2:goes-on")
@@ -26,19 +23,12 @@ TORN = ("ddp:2:dies", "ddp:1:torn", "ddp:2:goes-on")
 def lived(lives: tuple[str, ...]) -> Iterator[dict[str, list[Lived]]]:
     """All of them, one after the other in one home; by rank."""
     root = Path(tempfile.mkdtemp(prefix="lg-", dir="/tmp"))
-    known = {k: v for k, v in os.environ.items() if not k.startswith("LOSSGUARD")}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.ranks.lives", str(root), *lives],
-            cwd=ROOT,
-            env={**known, "LOSSGUARD_HOME": str(root / "home"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
+        run_job(
+            *("-m", "tests.e2e.ranks.lives", str(root), *lives),
+            env=environment(root / "home"),
+            timeout_s=280,
         )
-        assert done.returncode == 0, done.stderr[-4000:]
-        sys.stderr.write(done.stderr[-4000:])
         yield {
             life: [
                 msgspec.msgpack.decode((root / f"{life}.{rank}").read_bytes(), type=Lived)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from lossguard.agent.peers import Peer, Refused
@@ -17,13 +14,6 @@ from tests.support.probe import hello_of
 
 A = Peer("key a at 10.0.0.2", "key a", "probe", is_local=False)
 B = Peer("key b at 10.0.0.3", "key b", "probe", is_local=False)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "lossguard.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture

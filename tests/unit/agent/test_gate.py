@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -24,13 +23,6 @@ from lossguard.probes import wire
 VIEWER = Peer("key look at 10.0.0.2", "key look", "viewer", is_local=False)
 OPERATOR = Peer("key op at 10.0.0.3", "key op", "operator", is_local=False)
 PONG = feed.Pong(agent_pid=1, version="0")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "lossguard.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -283,7 +283,7 @@ def test_a_file_that_others_may_read_is_refused_until_they_may_not(
 def test_without_the_extra_the_agent_goes_on_and_says_what_to_install(
     is_installed: bool,
     server: WebServer,
-    tmp_path: Path,
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -291,13 +291,11 @@ def test_without_the_extra_the_agent_goes_on_and_says_what_to_install(
         monkeypatch.delattr(otel, "message")
         monkeypatch.delitem(sys.modules, "lossguard.agent.otel.message")
         monkeypatch.setitem(sys.modules, "opentelemetry.proto.common.v1.common_pb2", None)
-    store = Store(tmp_path / "lossguard.db")
     sources = Sources(Registry(store, lambda identity, frame: True), store, {}, LoopLag(0.25))
     settings = OtelSettings(endpoint=f"{server.url}/v1/metrics")
     outlets = Outlets(OutletOptions(otel=settings), sources, None)
     outlets.tick()
     outlets.close()
-    store.close()
     assert outlets.are_open == is_installed
     assert bool(server.asked) == is_installed
     assert ("pip install 'lossguard[otel]'" in caplog.text) != is_installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,8 +17,6 @@ from lossguard.agent.process_end import ProcessEnd, end_in_words
 from lossguard.agent.process_table import ProcessTable
 from tests.support.probe import hello_of
 from tests.support.waiting import becomes
-
-SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 @pytest.mark.parametrize(
@@ -33,8 +32,16 @@ def test_a_wait_status_in_words(status: int, words: str) -> None:
     assert end_in_words(status) == words
 
 
-def test_a_killed_process_is_seen_through_its_states() -> None:
-    process = subprocess.Popen(SLEEPS)
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """One that sleeps; it ends with the test."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_process_is_seen_through_its_states(process: subprocess.Popen[bytes]) -> None:
     table = ProcessTable(hello_of(pid=process.pid, started_s=time.time()))
     try:
         assert table.state() == "running"
@@ -51,22 +58,17 @@ def test_a_killed_process_is_seen_through_its_states() -> None:
         assert table.ended().words in ("", "killed by SIGKILL")
         assert table.ended().rss_bytes > 0
     finally:
-        process.kill()
-        process.wait()
         table.close()
 
 
-def test_one_that_began_later_under_the_same_number_is_another() -> None:
-    process = subprocess.Popen(SLEEPS)
-    try:
-        born = psutil.Process(process.pid).create_time()
-        table = ProcessTable(hello_of(pid=process.pid, started_s=born - 100.0))
-        assert table.state() == "gone"
-        assert not table.send(9)
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
+def test_one_that_began_later_under_the_same_number_is_another(
+    process: subprocess.Popen[bytes],
+) -> None:
+    born = psutil.Process(process.pid).create_time()
+    table = ProcessTable(hello_of(pid=process.pid, started_s=born - 100.0))
+    assert table.state() == "gone"
+    assert not table.send(9)
+    assert process.poll() is None
 
 
 def test_a_process_elsewhere_is_not_judged_by_this_host() -> None:
@@ -75,14 +77,11 @@ def test_a_process_elsewhere_is_not_judged_by_this_host() -> None:
     assert table.children() == []
 
 
-def test_who_is_there_has_no_end_yet() -> None:
-    process = subprocess.Popen(SLEEPS)
+def test_who_is_there_has_no_end_yet(process: subprocess.Popen[bytes]) -> None:
     end = ProcessEnd(process.pid)
     try:
         assert end.status() is None
     finally:
-        process.kill()
-        process.wait()
         end.close()
         end.close()
 

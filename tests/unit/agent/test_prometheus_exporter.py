@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +22,13 @@ from lossguard.agent.store import Store
 from lossguard.errors import ConfigError
 from lossguard.home import Home
 from lossguard.probes import wire
+from tests.support.ports import free_port
 from tests.support.probe import hello_of
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Iterator[Sources]:
-    store = Store(tmp_path / "lossguard.db")
-    yield Sources(Registry(store, lambda identity, frame: True), store, {}, LoopLag(0.25))
-    store.close()
+def sources(store: Store) -> Sources:
+    return Sources(Registry(store, lambda identity, frame: True), store, {}, LoopLag(0.25))
 
 
 @pytest.fixture
@@ -52,8 +50,7 @@ def serve(newest: Newest) -> Iterator[Callable[[int], Exporter]]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    return free_port()
 
 
 def ask(port: int, path: str = "/metrics", host: str = "localhost") -> tuple[int, str]:

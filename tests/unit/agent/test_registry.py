@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,11 +60,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(store: Store) -> Desk:
     """An empty one."""
-    store = Store(tmp_path / "lossguard.db")
-    yield Desk(store)
-    store.close()
+    return Desk(store)
 
 
 def test_a_failing_run_does_not_touch_the_others(

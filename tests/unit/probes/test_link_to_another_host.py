@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from lossguard import connection
 from lossguard.agent import feed
 from lossguard.agent.keyring import Keyring
 from lossguard.errors import ConfigError
-from lossguard.home import Home, find_home
+from lossguard.home import Home
 from lossguard.probes import link
 from lossguard.probes.guard import Guard, attach
-from tests.support.site import Site, free_port
+from tests.support.ports import free_port
+from tests.support.site import Site
 from tests.support.waiting import eventually
 from tests.unit.probes.loops import Tiny, loss_of, same, weights_of
 
@@ -84,18 +84,6 @@ def key_file(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Where the key of this host is looked for."""
     monkeypatch.setenv("LOSSGUARD_KEY_FILE", str(tmp_path / "mine.key"))
     return tmp_path / "mine.key"
-
-
-@pytest.fixture
-def site(home: Home) -> Iterator[Site]:
-    """The host of the agent, which answers."""
-    site = Site(find_home())
-    try:
-        site.agent.await_ready()
-        yield site
-    finally:
-        site.agent.stop()
-        sys.stderr.write(site.agent.log)
 
 
 def test_an_agent_that_is_not_there_costs_one_line(

@@ -47,7 +47,7 @@ class Sender:
 
     def __init__(self, folder: Path, transport: Transport) -> None:
         self.journal = Journal(folder / "alerts.db", NOON)
-        self.delivery = Delivery(self.journal, transport, NOON)
+        self.delivery = Delivery(self.journal, transport)
         self.clock_s = 0.0
 
     def send(self, *messages: Outgoing, turns: int = 10) -> None:
