@@ -24,7 +24,9 @@ def audit(
 
     home = find_home()
     home.require_here("its audit log", "`lossguard audit`")
-    lines = [one for one in read_audit(home.audit_path) if one.run.startswith(run)]
+    lines = [
+        one for one in read_audit(home.audit_path) if one.run.startswith(run) or one.left_out
+    ]  # a count may be of any run
     if as_json:
         for one in lines:
             typer.echo(msgspec.json.encode(one).decode())

@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 
 from lossguard.agent.live import LiveRun
 from lossguard.agent.peers import Peer, Refused
 from lossguard.probes import wire
 
-_MOST_CLAIMS = 100_000
 _NEW_RUNS_PER_MINUTE = 60
 
 
 class Claims:
-    """A rank is whose it said hello as. Lost with the agent: then the first to say hello has it.
+    """A rank is whose it said hello as. That stands with the rank itself, so it lasts as long, and
+    no flood of others pushes it out. Lost with the agent: then the first to say hello has it.
 
     A run that fell silent or is over may be taken up by another key, as after a move to another
     host.
     """
 
     def __init__(self) -> None:
-        self._whose: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._begun: dict[str, list[float]] = {}
 
     def allow(self, message: wire.FromProbe, peer: Peer, run: LiveRun | None) -> bool:
         """False from somebody who has to say hello first. Raises Refused where it is another's."""
-        rank = (message.run, message.rank)
-        whose = self._whose.get(rank)
+        rank = run.ranks.get(message.rank) if run is not None else None
+        whose = rank.account if rank is not None else ""
         if whose == peer.account:
             return True
-        is_there = run is not None and run.state == "running" and message.rank in run.ranks
-        if whose is not None and is_there:
+        if whose and run is not None and run.state == "running":
             raise Refused(f"rank {message.rank} of run {message.run} speaks with another key")
         if not isinstance(message, wire.Hello):
-            return whose is None and peer.is_local
+            return not whose and peer.is_local
         if run is None and not peer.is_local:
             self._count_begun(peer.account)
-        self._whose[rank] = peer.account
-        if len(self._whose) > _MOST_CLAIMS:
-            self._whose.popitem(last=False)
         return True
 
     def _count_begun(self, account: str) -> None:

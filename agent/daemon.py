@@ -135,6 +135,7 @@ async def _serve(home: Home, options: AgentOptions) -> None:
             return router is not None and router.send(identity, frame)
 
         audit = AuditLog(home.audit_path)
+        closing.callback(audit.close)
         gate = Gate(store, audit)
         settings = options.settings
         registry = Registry(store, send, options.policy_text, settings.retention.runs)

@@ -14,12 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import lossguard
 from lossguard.agent.alerts.secrecy import secret
 from lossguard.agent.dead_man_settings import URL, DeadManSettings
-from lossguard.agent.loopback import is_loopback
+from lossguard.agent.loopback import is_in_the_clear
 from lossguard.agent.plain_http import opener_for, reason_of
 from lossguard.errors import ConfigError
 
@@ -111,9 +110,6 @@ def url_of(settings: DeadManSettings) -> str:
     """Raises ConfigError: for a file that cannot be used, and for a URL that would go over a
     network in the clear."""
     url = secret(URL, settings.url_file)
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (
-        parts.scheme == "http" and is_loopback(parts.hostname or "")
-    ):
+    if is_in_the_clear(url):
         raise ConfigError(f"the URL in {URL} or [dead_man] url_file is no https address")
     return url

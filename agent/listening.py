@@ -10,7 +10,7 @@ from collections.abc import Callable
 import zmq
 
 from lossguard.agent import feed
-from lossguard.agent.audit import AuditLog
+from lossguard.agent.audit import AuditLine, AuditLog
 from lossguard.agent.authenticator import Authenticator
 from lossguard.agent.growth import MOST_BYTES, Growth
 from lossguard.agent.keyring import PROBES, VIEWERS, Keyring
@@ -29,6 +29,8 @@ PICTURES_WAITING = 8
 """Pictures are large: no more wait for a viewer that does not read."""
 _WILDCARDS = ("*", "0.0.0.0", "[::]")
 _SAY_AGAIN_S = 60.0
+_STRANGERS = "unknown keys"
+"""All of them share what is written down of refused connections one by one."""
 
 Take = Callable[[bytes, list[bytes], Peer], None]
 
@@ -111,7 +113,7 @@ class Listening:
         try:
             public = self._keyring.agent().public
         except ConfigError as error:
-            self._say("agent.key", f"the agent's key cannot be used any more: {error}")
+            self._say("agent.key", "this agent", f"its key cannot be used any more: {error}")
             return
         if public != self._public:
             log.warning("the agent has a new key: clients need new files")
@@ -124,10 +126,11 @@ class Listening:
         self._to_bind = [router for router in self._to_bind if not router.bind_again()]
 
     def _turned_away(self, address: str, key: str, door: str) -> None:
-        self._say(key, f"{address} came to the {door}' port with a key that is not known there")
+        what = f"{address} came to the {door}' port with a key that is not known there"
+        self._say(key, _STRANGERS, what)
 
-    def _say(self, about: str, what: str) -> None:
-        """In the log and the audit log; the same again only after a while."""
+    def _say(self, about: str, account: str, what: str) -> None:
+        """In the log and the audit log; the same again only after a while, and few an hour."""
         now = time.monotonic()
         if now - self._said.get(about, float("-inf")) < _SAY_AGAIN_S:
             return
@@ -135,8 +138,11 @@ class Listening:
         self._said.move_to_end(about)
         if len(self._said) > 100:
             self._said.popitem(last=False)
-        log.warning("%s", what)
-        self._audit.note(f"key {about[:8]}...", "connect", "refused", why=what)
+        line = AuditLine(
+            time=time.time(), who=f"key {about[:8]}...", verb="connect", result="refused", why=what
+        )
+        if self._audit.refuse(line, account):  # a new key a knock costs nobody anything
+            log.warning("%s", what)
 
     def close(self) -> None:
         """Idempotent."""

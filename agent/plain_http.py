@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import urllib.request
-from urllib.parse import urlsplit
 
-from lossguard.agent.loopback import is_loopback
+from lossguard.agent.loopback import is_loopback_url
 
 
 def reason_of(error: Exception) -> str:
@@ -25,6 +24,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def opener_for(url: str) -> urllib.request.OpenerDirector:
     """With the proxy of the environment, but to this host."""
     handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-    if is_loopback(urlsplit(url).hostname or ""):
+    if is_loopback_url(url):
         handlers.append(urllib.request.ProxyHandler({}))
     return urllib.request.build_opener(*handlers)

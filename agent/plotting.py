@@ -64,7 +64,8 @@ def draw(result: Backtest, picture: Path) -> None:
         left=0.105, right=0.975, top=1 - _TOP / height, bottom=below / height, hspace=0.12
     )
     for panel, metric in zip(panels, metrics, strict=True):
-        curves = [Curve.of(run.histories[metric]) for run in result.runs if metric in run.histories]
+        drawn = [run.charts.histories for run in result.runs]
+        curves = [Curve.of(histories[metric]) for histories in drawn if metric in histories]
         draw_panel(panel, metric, curves)
         draw_marks(panel, metric, curves, marks)
     draw_step_axis(panels[-1])
@@ -77,7 +78,7 @@ def draw(result: Backtest, picture: Path) -> None:
 
 def _metrics_of(result: Backtest) -> list[str]:
     """The usual metrics that there are, and those that something was found in."""
-    there = {name for run in result.runs for name in run.histories}
+    there = {name for run in result.runs for name in run.charts.histories}
     usual = [metric for metric in _PANELS if metric in there]
     found = dict.fromkeys(f.metric for f in result.findings if f.metric in there)
     others = [metric for metric in found if metric not in usual]
@@ -152,4 +153,4 @@ def _caption(
 
 
 def _histories(runs: Sequence[Run]) -> list[MetricHistory]:
-    return [run.histories[m] for run in runs for m in _PANELS if m in run.histories]
+    return [run.charts.histories[m] for run in runs for m in _PANELS if m in run.charts.histories]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lossguard.agent.placement import Placement
+from lossguard.detectors import Observation
 from lossguard.probes import wire
 
 _KEPT_LAYOUTS = 4
@@ -18,6 +19,9 @@ class Rank:
     identity: bytes
     hello: wire.Hello
     heard_s: float
+    account: str = ""
+    """Who said hello for it, and nobody else speaks for it; empty while nobody has to this
+    agent."""
     placements: dict[int, Placement] = field(default_factory=dict)
     """By number of their layout: a run alternates between two, and new names make new ones."""
     is_known_from_start: bool = True
@@ -56,6 +60,17 @@ class Rank:
         if known and sequence > self.sequence + 1:
             self.lost += sequence - self.sequence - 1
         self.sequence = max(self.sequence, sequence)
+
+    def take(self, header: wire.Step, payload: bytes) -> tuple[Placement, Observation] | None:
+        """A step arrived; None when its names are not known. Raises ValueError when the buffer has
+        another length."""
+        placement = self.placements.get(header.layout)
+        if placement is None:
+            return None
+        observation = placement.place(header, payload)
+        self.count(header.sequence)
+        self.last, self.step = observation.values, observation.step
+        return placement, observation
 
     def part(self, step: int) -> None:
         """It ended after ``step``: what is missing up to there was measured and never arrived."""

@@ -80,12 +80,17 @@ class Registry:
             return
         now = time.monotonic()
         if self._claims.allow(message, peer, self.runs.get(message.run)):
-            self._route(identity, message, frames, now)
+            self._route(identity, message, frames, peer, now)
         else:
             self._ask_who(identity, message.run, now)
 
     def _route(
-        self, identity: bytes, message: wire.FromProbe, frames: list[bytes], now: float
+        self,
+        identity: bytes,
+        message: wire.FromProbe,
+        frames: list[bytes],
+        peer: Peer,
+        now: float,
     ) -> None:
         if isinstance(message, wire.Step):
             run = self.runs.get(message.run)
@@ -93,7 +98,7 @@ class Registry:
                 self._ask_who(identity, message.run, now)
             return
         if isinstance(message, wire.Hello):
-            self._greet(identity, message, now)
+            self._greet(identity, message, peer, now)
             return
         run = self.runs.get(message.run)
         if run is None:
@@ -113,7 +118,7 @@ class Registry:
         else:
             run.parted(message)
 
-    def _greet(self, identity: bytes, hello: wire.Hello, now: float) -> None:
+    def _greet(self, identity: bytes, hello: wire.Hello, peer: Peer, now: float) -> None:
         if hello.protocol != wire.PROTOCOL:
             self._refuse_protocol(identity, hello.run, hello.protocol)
             return
@@ -122,6 +127,7 @@ class Registry:
         try:
             run = self.runs.get(hello.run) or self._begin(hello)
             run.greet(identity, hello, now)
+            run.ranks[hello.rank].account = peer.account
         except LossguardError as error:
             self._send(identity, wire.Refused(run=hello.run, why=str(error)))
             return

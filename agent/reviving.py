@@ -1,4 +1,4 @@
-"""A run after a restart of the agent: what the store knows of it, and what came after that."""
+"""How a run begins: afresh, with another process, or after a restart of the agent."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def fresh_run(hello: wire.Hello) -> Run:
     """Raises ConfigError where the policy is not known, or not valid."""
     policy = policy_of(hello)
     return Run(hello.run, policy, detectors_for(policy), time.time)
+
+
+def again(before: Run, hello: wire.Hello) -> Run:
+    """The run of another process under the same id: what was found before has come to its end."""
+    run = fresh_run(hello)
+    run.incidents.restore([incident.kept() for incident in before.incidents.all])
+    run.incidents.seal()
+    run.actions = before.actions
+    return run
 
 
 def revived(hello: wire.Hello, store: Store, saved: dict[str, object] | None) -> Run:

@@ -35,7 +35,7 @@ def summarise(live: LiveRun, *, spark: bool = False) -> RunSummary:
     run = live.run
     open_now = run.incidents.open
     worst = max((one.severity for one in open_now), key=lambda s: s.rank, default=None)
-    loss = run.histories.get("loss")
+    loss = run.charts.histories.get("loss")
     return RunSummary(
         run=run.id,
         name=live.hello.name,
@@ -44,15 +44,15 @@ def summarise(live: LiveRun, *, spark: bool = False) -> RunSummary:
         applied=run.applied,
         world_size=live.hello.world_size,
         started=live.hello.started_s,
-        metrics=list(run.histories),
-        last=dict(run.last),
+        metrics=list(run.charts.histories),
+        last=dict(run.charts.last),
         incidents=len(run.incidents.all),
         actions=run.actions,
         dropped=live.dropped,
         policy=run.policy.name,
         open_incidents=len(open_now),
         worst=str(worst or ""),
-        steps_per_s=live.pace.steps_per_s if live.state == "running" else 0.0,
+        steps_per_s=live.steps_per_s,
         acts=run.policy.acts,
         spark=loss.spark(SPARK_CELLS) if spark and loss is not None else b"",
     )
@@ -75,15 +75,15 @@ def draw(
         series=_series(live, wants, close_ups),
         incidents=_incidents(live),
         events=list(run.events)[-min(max(wants.events, 0), _MOST_EVENTS) :],
-        limits=run.limits,
+        limits=run.limits.now,
         rollbacks=list(run.rollbacks),
         agent_pid=os.getpid(),
         time_s=time.time(),
         snapshots=snapshot_lines(live),
-        bounds=_of(run.bounds, wants.metrics),
+        bounds=_of(run.limits.past, wants.metrics),
         muted=sorted(run.incidents.mutes),
-        strips=_strips({**run.layers.maps, **live.rank_strips.maps}, wants.strips),
-        families=list(run.layers.maps),
+        strips=_strips({**run.charts.layers.maps, **live.rank_strips.maps}, wants.strips),
+        families=list(run.charts.layers.maps),
         ranks=rank_lines(live, time.monotonic()) if wants.ranks else [],
         beside=_beside(beside, wants, close_ups) if beside is not None else None,
     )
@@ -91,7 +91,7 @@ def draw(
 
 def _series(live: LiveRun, wants: Subscribe, close_ups: CloseUps) -> list[Series]:
     """Those that were asked for; in full resolution where that is asked for, and is more."""
-    histories = live.run.histories
+    histories = live.run.charts.histories
     names = [name for name in wants.metrics[:MOST_METRICS] if name in histories]
     closer: list[Series] = []
     if wants.window is not None and any(histories[name].width > 1 for name in names):

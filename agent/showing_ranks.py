@@ -7,7 +7,7 @@ from typing import Literal
 
 from lossguard.agent.feed import RankLine, SnapshotLine
 from lossguard.agent.live import LiveRun
-from lossguard.detectors import Severity
+from lossguard.agent.proven import last_before_trouble
 from lossguard.probes import wire
 
 _SHOWN = (
@@ -64,12 +64,8 @@ def _bytes_of(held: Iterable[wire.Held], step: int) -> int:
 
 
 def _health(live: LiveRun, step: int) -> Literal["good", "unproven", "doubtful"]:
-    """As a rollback sees it: what is bad at an onset was made by the weights of the step before."""
-    onsets = [
-        incident.onset_step
-        for incident in live.run.incidents.open
-        if incident.is_acute and incident.severity is not Severity.INFO
-    ]
-    if onsets and step > min(onsets) - 2:
+    """As a rollback sees it."""
+    last_good = last_before_trouble(live.run.incidents.open)
+    if last_good is not None and step > last_good:
         return "doubtful"
     return "good" if step <= live.run.proven_step else "unproven"

@@ -68,6 +68,7 @@ class Store(WrittenFile):
         self._saved: dict[str, bytes] = {}
         self._last: dict[str, tuple[int, dict[str, float]]] = {}
         self._answers: dict[str, Answer] = {}
+        """The newest, and all that are not in the file yet: an id is never forgotten."""
         self._purging = [run for (run,) in self._db.execute(_ORPHANS)]
 
     @property
@@ -115,7 +116,7 @@ class Store(WrittenFile):
 
     def add_command(self, command: wire.Command, incident: str) -> None:
         """To be called before the command is sent: it is durable then, if the disk takes it."""
-        self._remember(command.command, Answer("pending", 0, ""))
+        self._answers[command.command] = Answer("pending", 0, "")
         self._do(
             "INSERT OR IGNORE INTO commands VALUES (?, ?, ?, ?, ?, 'pending', 0, '')",
             (command.command, command.run, time.time(), wire.encode(command), incident),
@@ -123,16 +124,11 @@ class Store(WrittenFile):
         self.commit()
 
     def end_command(self, command: str, status: str, step: int, result: str) -> None:
-        self._remember(command, Answer(status, step, result))
+        self._answers[command] = Answer(status, step, result)
         self._do(
             "UPDATE commands SET status = ?, step = ?, result = ? WHERE command = ?",
             (status, step, result, command),
         )
-
-    def _remember(self, command: str, answer: Answer) -> None:
-        self._answers[command] = answer
-        if len(self._answers) > _MAX_ANSWERS:
-            del self._answers[next(iter(self._answers))]
 
     def prune(self, run: str, newest_step: int) -> None:
         """Drop the oldest steps of a very long run."""
@@ -192,6 +188,8 @@ class Store(WrittenFile):
         super()._forget_written()
         self._steps.clear()
         self._saved.clear()
+        for oldest in list(self._answers)[:-_MAX_ANSWERS]:
+            del self._answers[oldest]
 
     # --- how much is kept -------------------------------------------------------------------
 
@@ -294,6 +292,15 @@ class Store(WrittenFile):
             (run,),
         )
         return [(order, incident) for order, incident in _commands(rows)]
+
+    def pending_by_hand(self) -> list[wire.Command]:
+        """Those that a person gave, of whatever run: an agent's own belong to an incident."""
+        query = "SELECT command, body FROM commands WHERE status = 'pending' AND incident = ''"
+        try:
+            rows = self._db.execute(query).fetchall()
+        except sqlite3.Error:
+            return []
+        return [order for (order,) in _commands(rows)]
 
 
 def _commands(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

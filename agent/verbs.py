@@ -22,7 +22,7 @@ MOST_HOURS = 24.0 * 365
 """Of silence about a symptom."""
 _INCIDENT = re.compile(r"[A-Za-z0-9._-]{1,160}\Z")
 _SYMPTOM = re.compile(r"[a-z0-9_]{1,60}\Z")
-_SENTENCE = re.compile(r"[^\x00-\x1f\x7f]{0,200}\Z")
+_SENTENCE = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,200}\Z")
 
 ARGUMENTS: dict[Action, dict[str, Bounds]] = {
     "skip": {},

@@ -68,7 +68,7 @@ class Viewers:
         """What else the agent serves or sends, and what is wrong with it."""
         self._viewers: dict[bytes, Viewer] = {}
         self._drawn: dict[tuple[int, bytes], bytes] = {}
-        self._sparked: dict[str, tuple[int, feed.RunSummary]] = {}
+        self._summaries: dict[tuple[str, bool], tuple[int, feed.RunSummary]] = {}
         self._close_ups = CloseUps(registry.store)
         self.heard_s = time.monotonic()
 
@@ -119,7 +119,8 @@ class Viewers:
 
     def _answer(self, message: feed.FromViewer) -> feed.FeedMessage:
         if isinstance(message, feed.ListRuns):
-            return feed.RunList(runs=self._summaries(), troubles=self._troubles())
+            runs = [summarise(live) for live in self._registry.newest_first()]
+            return feed.RunList(runs=runs, troubles=self._troubles())
         if isinstance(message, feed.ListIncidents):
             return self._incidents(message.run)
         if isinstance(message, feed.TellIncident):
@@ -195,22 +196,18 @@ class Viewers:
             return feed.Trouble(why=str(error))
         return live.result_of(message.command) or feed.Trouble(why="it was not noted")
 
-    def _summaries(self) -> list[feed.RunSummary]:
-        return [summarise(live) for live in self._registry.newest_first()]
-
-    def _summaries_with_sparks(self) -> list[feed.RunSummary]:
-        """Drawn anew for the runs that have changed."""
-        runs = self._registry.newest_first()
-        for live in runs:
-            known = self._sparked.get(live.hello.run)
-            if known is None or known[0] != live.version:
-                self._sparked[live.hello.run] = (live.version, summarise(live, spark=True))
-        self._sparked = {live.hello.run: self._sparked[live.hello.run] for live in runs}
-        return [summary for _, summary in self._sparked.values()]
+    def _summary(self, live: LiveRun, *, spark: bool) -> feed.RunSummary:
+        """Made anew where the run has changed, once for all who look on."""
+        run = live.hello.run, spark
+        if self._summaries.get(run, (-1,))[0] != live.version:
+            self._summaries[run] = live.version, summarise(live, spark=spark)
+        return self._summaries[run][1]
 
     def tick(self, now: float) -> None:
         """Send pictures to whoever has not seen the newest."""
         self._drawn.clear()
+        known = self._registry.runs
+        self._summaries = {run: kept for run, kept in self._summaries.items() if run[0] in known}
         for identity, viewer in list(self._viewers.items()):
             if now > viewer.until_s:
                 del self._viewers[identity]
@@ -232,7 +229,8 @@ class Viewers:
             viewer.next_s = now + _BUSY_S
 
     def _draw(self, wants: feed.Subscribe) -> bytes:
-        runs = self._summaries_with_sparks() if wants.sparks else self._summaries()
+        shown = self._registry.newest_first()
+        runs = [self._summary(live, spark=wants.sparks) for live in shown]
         beside = self._registry.find(wants.beside) if wants.beside else None
         live = self._registry.find(wants.run)
         picture = draw(live, runs, wants, self._close_ups, beside)

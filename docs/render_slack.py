@@ -1,7 +1,7 @@
 """Slack's blocks as a page to look at, about as Slack shows them.
 
 python -m tests.support.slack_socket conversation.json     # prints what to export elsewhere
-lossguard run --guard --name gpt examples/train_gpt.py --learning-rate 1e8 --steps 2000
+lossguard run --guard --name gpt examples/train_gpt.py --trouble --steps 500
 python docs/render_slack.py conversation.json slack.html
 python docs/render_slack.py conversation.json docs/slack.png    # needs chromium
 

@@ -87,9 +87,9 @@ def write_private(path: Path, content: bytes) -> None:
 def replace_private(path: Path, content: bytes) -> None:
     """Whole or not at all, over what is there. Raises ConfigError."""
     new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    write_private(new, content)
     try:
+        new.unlink(missing_ok=True)
+        write_private(new, content)
         os.replace(new, path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

@@ -138,7 +138,7 @@ class CarryingOut:
         durable = self._tier.newest_before(step)
         if durable is None:
             have = ", ".join(map(str, self._ring.steps)) or "none"
-            raise OrderFailed(f"no snapshot from before step {step + 1} (there are: {have})")
+            raise OrderFailed(f"no snapshot from before step {step + 1} (kept is: {have})")
         self._state.restore(durable.kept, random_generators=random)
         self._ring.clear()
         self._tier.forget_after(durable.step)

@@ -49,6 +49,6 @@ class CommonSnapshots:
         if not fitting:
             have = ", ".join(map(str, common)) or "none"
             raise OrderFailed(
-                f"no snapshot from before step {step + 1} that all ranks hold (there are: {have})"
+                f"no snapshot from before step {step + 1} that all ranks hold (all hold: {have})"
             )
         return promised[fitting[max(0, len(fitting) - 1 - deeper)]]

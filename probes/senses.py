@@ -228,7 +228,7 @@ class Senses(Listener):
         self._shield.timed("evaluation", self._evaluation.on_loss, call)
         if not torch.is_grad_enabled():
             return
-        self._shield.call("evidence", self.on_target, call)
+        self._shield.timed("evidence", self.on_target, call)
         if self.is_sampled and call.name == "cross_entropy":
             self._shield.timed("outputs", self._look_at_outputs, call)
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ def agent(home: Home) -> Iterator[AgentProcess]:
 @pytest.fixture
 def begin_agent(home: Home) -> Iterator[BeginAgent]:
     """Agents of one home, one after the other; all have ended afterwards."""
+    num_begun = count()
     with ExitStack() as agents:
-        yield lambda *options: agents.enter_context(answering(AgentProcess(home, *options)))
+        yield lambda *options: agents.enter_context(
+            answering(AgentProcess(home, *options), shows_log=next(num_begun) == 0)
+        )
 
 
 @pytest.fixture

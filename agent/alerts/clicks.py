@@ -96,7 +96,7 @@ class Clicks:
             self._refuse(press, ticket, str(refused))
             return
         user = press.user
-        peer = Peer(f"{_WHO}{user}", f"slack {user}", OPERATOR, is_local=False)
+        peer = Peer(f"{_WHO}{user}", _account(user), OPERATOR, is_local=False)
         answer = self._orders.give(_command(ticket, user), peer)
         if isinstance(answer, feed.Trouble):
             self._say(press, ticket, f"the agent refuses it: {answer.why}")
@@ -132,7 +132,7 @@ class Clicks:
             command=ticket.command if ticket is not None else "",
             why=why,
         )
-        self._orders.audit.add(line)
+        self._orders.audit.refuse(line, _account(press.user))
         self._say(press, ticket, why)
 
     def _say(self, press: Press, ticket: Ticket | None, why: str) -> None:
@@ -174,10 +174,14 @@ class Clicks:
                 incident=f"{command.run}.{number}",
                 action=action,
                 round=int(times),
-                user=people.get(command.command, "").removeprefix(_WHO),
+                user=people.get(command.command, "").partition(_WHO)[2],
                 status="pending",
             )
             yield _as_it_stands(click, answer)
+
+
+def _account(user: str) -> str:
+    return f"slack {user}"
 
 
 def _as_it_stands(click: Click, answer: Answer) -> Click:

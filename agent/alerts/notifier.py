@@ -127,7 +127,7 @@ class Notifier:
         shown: list[Series] = []
         if incident.is_open or time.time() - line.opened < _RECENT_S:
             names = dict.fromkeys((line.metric, "loss"))
-            known = live.run.histories
+            known = live.run.charts.histories
             shown = [known[name].series(name) for name in names if name in known]
         about = next((series for series in shown if series.metric == line.metric), None)
         return IncidentNews(

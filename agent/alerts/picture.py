@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lossguard.agent.alerts.records import IncidentNews
-from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK
 from lossguard.agent.alerts.transport import Never
 from lossguard.agent.incidents import finding_of
 from lossguard.agent.plot_panel import INK, Curve, Mark, draw_marks, draw_panel, draw_step_axis
@@ -26,6 +25,11 @@ from lossguard.own_python import own_python
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PASSED_ON = (
+    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "MPLCONFIGDIR", "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+)  # fmt: skip
 _PATIENCE_S = 60.0
 _MAX_BYTES = 4 << 20
 _LEAST_STEPS, _ABOUT = 100, 6
@@ -42,7 +46,7 @@ def picture_of(news: IncidentNews) -> bytes:
             timeout=_PATIENCE_S,
             check=True,
             cwd="/",
-            env={key: value for key, value in os.environ.items() if key not in (TOKEN, WEBHOOK)},
+            env=_environment(),
         )
     except subprocess.CalledProcessError as error:
         words = error.stderr.decode(errors="replace").strip().splitlines()
@@ -50,6 +54,11 @@ def picture_of(news: IncidentNews) -> bytes:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Never(f"the picture cannot be drawn ({error})") from error
     return done.stdout[:_MAX_BYTES]
+
+
+def _environment() -> dict[str, str]:
+    """What it takes to find Python, fonts and folders. The agent's secrets are not among it."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def draw(news: IncidentNews) -> bytes:

@@ -6,7 +6,6 @@ import http.client
 import logging
 import os
 from typing import Any
-from urllib.parse import urlsplit
 
 from lossguard.agent.alerts.journal import Place
 from lossguard.agent.alerts.picture import picture_of
@@ -14,6 +13,7 @@ from lossguard.agent.alerts.rendering import Edit, Outgoing, Picture, Post, Whis
 from lossguard.agent.alerts.secrecy import TOKEN, WEBHOOK, secret
 from lossguard.agent.alerts.settings import SlackSettings
 from lossguard.agent.alerts.transport import Never, NotNow
+from lossguard.agent.loopback import is_in_the_clear, is_loopback_url
 from lossguard.errors import ConfigError
 
 API_URL = "LOSSGUARD_SLACK_API_URL"
@@ -177,7 +177,7 @@ def needed_secret(variable: str, file: str) -> str:
 
 def _webhook_url(settings: SlackSettings) -> str:
     url = needed_secret(WEBHOOK, settings.webhook_url_file)
-    if not url.startswith("https://") and not is_loopback_url(url):
+    if is_in_the_clear(url):
         why = f"{WEBHOOK} is no https address"
         raise NotNow(why, is_setup=True)
     return url
@@ -186,14 +186,10 @@ def _webhook_url(settings: SlackSettings) -> str:
 def api_url() -> str:
     """Slack's, or another one for tests: a token goes over no network in the clear."""
     url = os.environ.get(API_URL, "https://slack.com/api/")
-    if not url.startswith("https://") and not is_loopback_url(url):
+    if is_in_the_clear(url):
         why = f"{API_URL} must begin with https://"
         raise NotNow(why, is_setup=True)
     return url
-
-
-def is_loopback_url(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def quiet_logger() -> logging.Logger:

@@ -28,6 +28,7 @@ from lossguard.agent.alerts.press import Press, press_of
 from lossguard.agent.alerts.secrecy import APP_TOKEN
 from lossguard.agent.alerts.settings import SlackSettings
 from lossguard.agent.alerts.transport import NotifierState, NotNow
+from lossguard.agent.loopback import is_loopback_url
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class SocketMode:
             base_url=slack.api_url(), timeout=_TIMEOUT_S, retry_handlers=[],
             logger=slack.quiet_logger(),
         )  # fmt: skip
-        if slack.is_loopback_url(slack.api_url()):
+        if is_loopback_url(slack.api_url()):
             web.proxy = None
         try:
             url = str(web.apps_connections_open(app_token=token)["url"])
@@ -199,7 +200,7 @@ class SocketMode:
             receive_buffer_size=1 << 16,
             concurrency=1,
         )
-        if slack.is_loopback_url(url):
+        if is_loopback_url(url):
             client.proxy = None
         client.message_listeners.append(self._hear)
         return client
@@ -246,7 +247,7 @@ def _check_address(url: str) -> None:
     """slack_sdk encrypts for port 443 alone."""
     parts = urlsplit(url)
     is_safe = parts.scheme == "wss" and parts.port in (None, 443)
-    if not is_safe and not slack.is_loopback_url(url):
+    if not is_safe and not is_loopback_url(url):
         raise NotNow("Slack names an address for Socket Mode that is not encrypted")
 
 

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from lossguard.errors import ConfigError
+from lossguard.key_files import replace_private
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +90,14 @@ def key_at(path: Path) -> bytes:
     """The key in this file, which is made where it is missing, or where others could read it:
     buttons made with another one are refused from then on. Raises ConfigError."""
     try:
-        if (known := _read(path)) is not None:
-            return known
-        key = secrets.token_bytes(_KEY_BYTES)
-        fresh = path.with_name(f"{path.name}.new")
-        fresh.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        key = _read(path)
     except OSError as error:
         raise ConfigError(
-            f"{path}: the key of buttons cannot be kept ({error.strerror})"
+            f"{path}: the key of buttons cannot be read ({error.strerror})"
         ) from error
+    if key is None:
+        key = secrets.token_bytes(_KEY_BYTES)
+        replace_private(path, key)
     return key
 
 

@@ -14,7 +14,6 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from urllib.parse import urlsplit
 
 import lossguard
 from lossguard.agent.alerts.events import body_of, event_of
@@ -24,7 +23,7 @@ from lossguard.agent.alerts.records import Saying
 from lossguard.agent.alerts.rendering import Outgoing, Post
 from lossguard.agent.alerts.secrecy import secret
 from lossguard.agent.alerts.transport import Never, NotNow
-from lossguard.agent.loopback import is_loopback
+from lossguard.agent.loopback import is_in_the_clear
 from lossguard.agent.plain_http import opener_for, reason_of
 from lossguard.errors import ConfigError
 
@@ -88,9 +87,7 @@ class Webhook:
         try:
             url = secret(URL, self._settings.url_file)
             key = key_of(secret(KEY, self._settings.secret_file))
-            parts = urlsplit(url)
-            is_local = parts.scheme == "http" and is_loopback(parts.hostname or "")
-            if parts.scheme != "https" and not is_local:
+            if is_in_the_clear(url):
                 raise ConfigError(f"the URL in {URL} or [webhook] url_file is no https address")
         except (ConfigError, ValueError) as error:
             why = str(error) if isinstance(error, ConfigError) else "the webhook's URL is no URL"

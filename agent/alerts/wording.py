@@ -71,8 +71,9 @@ def deed(action: ActionLine) -> str:
     status, _, words = action.result.partition(": ")
     did = _DEEDS.get(action.action, action.action)
     if status == "failed":
-        did, words = f"{_verb(action.action)} *failed*", words.removeprefix("why ")
-    said = words.replace("_", " ") if status in ("done", "failed") else action.result
+        did, why = f"{_verb(action.action)} *failed*", words.removeprefix("why ")
+        return f"step {action.step:,}: {did}" + (f": {escaped(why)}" if why else "")
+    said = words.replace("_", " ") if status == "done" else action.result
     return f"step {action.step:,}: {did}" + (f" ({escaped(said)})" if said else "")
 
 
@@ -84,7 +85,9 @@ def answer(click: Click) -> str:
     if click.status == "done" and click.action in ("ack", "mute"):
         return f"{escaped(click.result)}, by {who}"
     did = ActionLine(action=click.action, step=click.step, result=f"{click.status}: {click.result}")
-    return f"{deed(did)}, {'by' if click.status == 'done' else 'asked for by'} {who}"
+    return (
+        f"{deed(did)}, by {who}" if click.status == "done" else f"{deed(did)}; asked for by {who}"
+    )
 
 
 def _verb(action: str) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lossguard.agent.loopback import is_loopback
+from lossguard.agent.loopback import is_in_the_clear
 
 HEADERS = "LOSSGUARD_OTEL_HEADERS"
 
@@ -48,7 +48,7 @@ def _check(endpoint: str, allow_plain: bool) -> None:
         )
     if not parts.path.strip("/"):
         raise ValueError(f"endpoint: names no path; {example}")
-    if parts.scheme == "http" and not (allow_plain or is_loopback(host)):
+    if is_in_the_clear(endpoint) and not allow_plain:
         raise ValueError(
             f"endpoint: metrics and headers would go to {host} in the clear: take https, or set "
             "allow_plain = true in the table [otel] of agent.toml"

@@ -183,7 +183,7 @@ def _of_run(live: LiveRun, room: int) -> RunFigures:
         started_s=live.hello.started_s,
         step=run.step,
         applied=run.applied,
-        steps_per_s=live.pace.steps_per_s if live.state == "running" else 0.0,
+        steps_per_s=live.steps_per_s,
         world_size=live.hello.world_size,
         num_ranks=len(live.ranks),
         dropped=live.dropped,
@@ -191,8 +191,8 @@ def _of_run(live: LiveRun, room: int) -> RunFigures:
         incidents=run.incidents.count,
         open=Counter((str(one.lead.symptom), str(one.severity)) for one in open_now),
         calling=Counter((str(one.lead.symptom), str(one.severity)) for one in calling),
-        values={name: run.last[name] for name in VALUES if name in run.last},
-        limits=dict(run.limits),
+        values={name: run.charts.last[name] for name in VALUES if name in run.charts.last},
+        limits=dict(run.limits.now),
         ranks=tuple(
             RankFigures(number, rank.step, rank.dropped, rank.heard_s)
             for number, rank in sorted(live.ranks.items())[:room]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from lossguard.agent.report.reading import RunReader, StepRow
-from lossguard.agent.report.writing import file_name, progress_bar, require_here
+from lossguard.agent.report.writing import file_name, progress_bar, put, require_here
 from lossguard.errors import InputError, UsageError
 from lossguard.home import Home
 from lossguard.probes import wire
@@ -70,7 +70,11 @@ def export_run(home: Home, run: str, form: str | None, output: str | None) -> st
                 tell(count / there.num)
 
         path = _path(output, form, hello)
-        _put(path, lambda file: write(Series(hello, read), file))
+        if path is None:
+            write(Series(hello, read), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        else:
+            put(path, lambda file: write(Series(hello, read), file))
         damaged = reader.damaged["steps"]
     left_out = f"; {damaged:,} could not be read" if damaged else ""
     return f"{path or 'stdout'}: {hello.name}, {count:,} steps{left_out}"
@@ -100,21 +104,3 @@ def _path(output: str | None, form: str, hello: wire.Hello) -> Path | None:
     if output is None:
         return Path(name)
     return Path(output) / name if output.endswith(os.sep) or Path(output).is_dir() else Path(output)
-
-
-def _put(path: Path | None, write: Callable[[IO[bytes]], None]) -> None:
-    """Whole or not at all. Raises InputError where it cannot be written."""
-    if path is None:
-        write(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    new = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            write(file)
-        os.replace(new, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        new.unlink(missing_ok=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -44,7 +45,7 @@ def write_report(
         text = markdown_report(data, drawn, path.absolute().parent)
     else:
         text = html_report(data)
-    put_text(path, text)
+    put(path, lambda file: file.write(text.encode()))
     return f"{path}: {data.hello.name}, {data.extent.count:,} steps, {len(text) / 1e6:.1f} MB"
 
 
@@ -58,14 +59,20 @@ def file_name(run: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip(".-")[:120] or "run"
 
 
-def put_text(path: Path, text: str) -> None:
-    """Whole or not at all. Raises InputError where it cannot be written."""
+def put(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Whole or not at all, in a folder that is made where it is missing. Raises InputError where it
+    cannot be written."""
     new = path.with_name(f"{path.name}.new")
     try:
-        new.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            write(file)
         os.replace(new, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # a part of the way may be no folder
+            new.unlink(missing_ok=True)
 
 
 @contextmanager

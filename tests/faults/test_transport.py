@@ -202,7 +202,7 @@ def test_every_command_takes_effect_once_and_stands_so_in_the_journal(
             registry.runs["run-a"].command(f"c{given}", "ack", {})
             given += 1
         now += 1.1
-        registry.runs["run-a"]._commands.repeat(now)
+        registry.runs["run-a"]._acting.commands.repeat(now)
         for way, frame in network.take():
             if way == "up":
                 registry.take(b"probe", [frame])
@@ -213,7 +213,7 @@ def test_every_command_takes_effect_once_and_stands_so_in_the_journal(
         if turn % 40 == 39:  # the agent is killed; what is committed is all that is left
             registry.store.commit()
             registry = _joined(Store(tmp_path / "lossguard.db"), network)
-        if given >= commands and not registry.runs["run-a"]._commands._outstanding:
+        if given >= commands and not registry.runs["run-a"]._acting.commands._outstanding:
             break
     registry.store.commit()
     journal = dict(registry.store._db.execute("SELECT command, status FROM commands").fetchall())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,16 @@ async def asked(home: Home, seconds: float) -> str:
     return await asyncio.to_thread(ask)
 
 
+async def turned_away(home: Home) -> str:
+    """Why nobody got in, as soon as it is known. A handshake begun while an authenticator dies ends
+    by its deadline only, so that a first question may meet silence; none may be answered."""
+    deadline_s = time.monotonic() + 20
+    while (why := await asked(home, 1.0)) != "answered" and time.monotonic() < deadline_s:
+        if "does not answer" not in why:
+            break
+    return why
+
+
 async def test_without_an_authenticator_nobody_gets_in(ring: Keyring, home: Home) -> None:
     """A known key is turned away while nobody answers for it, also after one that has died; it gets
     in as long as one does."""
@@ -88,11 +99,11 @@ async def test_without_an_authenticator_nobody_gets_in(ring: Keyring, home: Home
     )
     guard: Authenticator | None = None
     try:
-        assert "lets nobody in" in await asked(there, 1.0)
+        assert "lets nobody in" in await turned_away(there)
         guard = Authenticator(context, ring, lambda address, key, door: None)
         assert await asked(there, 10.0) == "answered"
         guard.close()
-        assert "lets nobody in" in await asked(there, 1.0)
+        assert "lets nobody in" in await turned_away(there)
     finally:
         if guard is not None:
             guard.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import sqlite3
 from contextlib import closing
 from typing import Literal
@@ -53,6 +55,22 @@ def test_a_spike_becomes_one_incident_and_one_rollback_to_before_its_onset(
         probe.beat()
         summary = eventually(agent.run)
     assert (summary.incidents, summary.actions) == (1, 1)
+
+
+def test_the_bound_that_belongs_to_a_rollback_is_there_before_it(agent: AgentProcess) -> None:
+    """What is bad must not reach the state that is restored; the losses alone would let it pass."""
+    noise = random.Random(1)
+    with FakeProbe(agent.home, hello_of()) as probe:
+        probe.join()
+        for _ in range(80):
+            probe.send_step(0.1 * math.exp(0.5 * noise.gauss(0.0, 1.0)))
+        for _ in range(3):
+            probe.send_step(10.0)
+        command = probe.await_message(wire.Command)
+        before = probe.heard[: probe.heard.index(command)]
+    bounds = [m.loss for m in before if isinstance(m, wire.Limits) and m.loss is not None]
+    assert max(bounds) > 10.0
+    assert 0.5 < bounds[-1] < 2.0
 
 
 def test_a_command_is_sent_again_until_it_is_answered_and_not_after(agent: AgentProcess) -> None:

@@ -126,7 +126,7 @@ def test_a_stranger_and_a_forger_are_refused_and_the_next_press_of_an_operator_i
         socket.press("skip")
         (order,) = eventually(lambda: pressed_commands(probe))
         probe.ack(order, "failed", why="no update to skip")
-        words = f"skip *failed* (no update to skip), asked for by <@{OPERATOR}>"
+        words = f"skip *failed*: no update to skip; asked for by <@{OPERATOR}>"
         eventually(lambda: any(words in text for text in replies(socket)))
 
 

@@ -22,8 +22,8 @@ from unittest.mock import patch
 import torch
 
 from lossguard.agent.incidents import Incident
+from lossguard.agent.outcome import Outcome
 from lossguard.agent.registry import Registry
-from lossguard.agent.run import Outcome
 from lossguard.agent.store import Store
 from lossguard.detectors import Finding, Observation, Severity
 from lossguard.home import Home, find_home

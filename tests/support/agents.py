@@ -103,10 +103,12 @@ BeginAgent = Callable[..., AgentProcess]
 
 
 @contextmanager
-def answering(agent: AgentProcess) -> Iterator[AgentProcess]:
-    """As soon as it answers; it ends with the block. What it said is shown when the test fails."""
+def answering(agent: AgentProcess, *, shows_log: bool = True) -> Iterator[AgentProcess]:
+    """As soon as it answers; it ends with the block. What it and others of its home said is shown
+    when the test fails."""
     try:
         yield agent.await_ready()
     finally:
         agent.stop()
-        sys.stderr.write(agent.log)
+        if shows_log:
+            sys.stderr.write(agent.log)

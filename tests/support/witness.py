@@ -9,9 +9,9 @@ import zmq
 
 from lossguard.agent.daemon import sole_agent
 from lossguard.agent.listening import refusal_to_probe
+from lossguard.agent.outcome import Outcome
 from lossguard.agent.peers import LocalDoor, Peer
 from lossguard.agent.registry import Registry
-from lossguard.agent.run import Outcome
 from lossguard.agent.sockets import Router
 from lossguard.agent.store import Store
 from lossguard.detectors import Observation

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import msgspec
 import pytest
 
 from lossguard.agent.peers import Peer, Refused
@@ -60,6 +63,20 @@ def test_a_run_that_is_over_may_be_taken_up_with_another_key(registry: Registry)
     say(registry, hello_of(pid=1), B)
     assert state(registry) == "running"
     say(registry, bye(), B)
+    assert state(registry) == "finished"
+
+
+def test_no_flood_of_claims_takes_a_rank_from_its_key(registry: Registry) -> None:
+    """However many others somebody claims since; its own key speaks on."""
+    say(registry, hello_of(), A)
+    say(registry, hello_of("run-b"), B)
+    claim = copy.copy(hello_of("run-b"))
+    for number in range(100_001):
+        msgspec.structs.force_setattr(claim, "rank", number)
+        registry._claims.allow(claim, B, registry.runs["run-b"])
+    with pytest.raises(Refused, match="another key"):
+        say(registry, hello_of(pid=1), B)
+    say(registry, bye(), A)
     assert state(registry) == "finished"
 
 

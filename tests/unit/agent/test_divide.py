@@ -14,7 +14,7 @@ def known(good: list[float], bad: list[float]) -> Divide:
     divide = Divide()
     for step, loss in enumerate([*good, *bad]):
         divide.note(step, loss)
-    divide.rolled_back(len(good), len(good) + len(bad), 8)
+    divide.draw(len(good), len(good) + len(bad), 8)
     return divide
 
 

@@ -233,9 +233,9 @@ def live(tmp_path: Any) -> Any:
 def test_the_judged_norm_is_that_of_the_whole_and_each_ranks_own_is_kept(live: Live) -> None:
     """For whoever wants to compare ranks."""
     live.say(0, 1, 0.5, 3.0)
-    assert "grad_norm" not in live.run.run.last
+    assert "grad_norm" not in live.run.run.charts.last
     live.say(1, 1, 0.7, 4.0)
-    assert live.run.run.last["grad_norm"] == 5.0
+    assert live.run.run.charts.last["grad_norm"] == 5.0
     assert [live.run.ranks[r].last["grad_norm"] for r in (0, 1)] == [3.0, 4.0]
     assert [live.run.ranks[r].last["loss"] for r in (0, 1)] == pytest.approx([0.5, 0.7])
 
@@ -246,7 +246,7 @@ def test_a_run_ends_when_its_last_step_is_judged(live: Live) -> None:
     assert live.part(0) == "running"
     live.say(1, 1, 0.7, 4.0)
     assert live.part(1) == "finished"
-    assert live.run.run.last["grad_norm"] == 5.0
+    assert live.run.run.charts.last["grad_norm"] == 5.0
 
 
 def test_a_part_that_never_comes_keeps_no_run_alive(live: Live) -> None:
@@ -257,7 +257,7 @@ def test_a_part_that_never_comes_keeps_no_run_alive(live: Live) -> None:
     assert live.tick() == "running"
     assert live.tick(later_s=PATIENCE_S) == "finished"
     assert live.run.run.step == 2
-    assert "grad_norm" not in live.run.run.last
+    assert "grad_norm" not in live.run.run.charts.last
     assert [e.kind for e in live.run.run.events].count("parts_missing") == 1
 
 
@@ -266,4 +266,4 @@ def test_all_ranks_parting_ends_it_at_once(live: Live) -> None:
     live.say(0, 1, 0.5, 3.0)
     assert live.part(1) == "running"
     assert live.part(0) == "finished"
-    assert live.run.run.last["loss"] == 0.5
+    assert live.run.run.charts.last["loss"] == 0.5

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
+from lossguard.agent.outcome import Outcome
 from lossguard.agent.policy import find_policy
-from lossguard.agent.run import Outcome, Run
+from lossguard.agent.run import Run
 from lossguard.detectors import (
     Detector,
     Finding,
@@ -118,7 +119,7 @@ def test_no_method_of_a_detector_can_end_the_run(caplog: pytest.LogCaptureFixtur
         observe(run, 1)
         run.answered("rollback", "", True, 1, {"restored_step": 0})
         state = run.state()
-    assert run.limits == {"loss": 5.0}
+    assert run.limits.now == {"loss": 5.0}
     assert good.rewound == [0]
     assert set(state["detectors"]) == {"grad_spike"}
 
@@ -135,7 +136,7 @@ def test_a_rollback_rewinds_and_what_was_measured_before_it_is_not_judged() -> N
         assert observe(run, step) == Outcome()
     assert detector.seen == [4]
     assert observe(run, 90).orders
-    assert run.histories["loss"].series("loss").steps
+    assert run.charts.histories["loss"].series("loss").steps
 
 
 def test_a_veto_before_a_known_rollback_did_happen() -> None:
@@ -158,6 +159,30 @@ def test_a_failed_rollback_undoes_nothing() -> None:
     assert (detector.rewound, run.rollbacks, run.actions) == ([], [], 0)
 
 
+def a_spike_to_ten() -> tuple[Run, Outcome]:
+    """Losses of 0.1, then of 10, and the step at which the rollback is ordered."""
+    run = run_of(Scripted({22: finding(21)}))
+    for step in range(21):
+        observe(run, step, loss=0.1)
+    observe(run, 21, loss=10.0)
+    return run, observe(run, 22, loss=10.0)
+
+
+def test_with_a_rollback_comes_the_bound_that_keeps_what_is_bad_from_what_is_restored() -> None:
+    """Half way by ratio, at once: the answer would come when the next bad batch has been taken."""
+    run, outcome = a_spike_to_ten()
+    assert [order.action for order in outcome.orders] == ["rollback"]
+    assert outcome.limits_changed
+    assert run.limits.now["loss"] == pytest.approx(1.0)
+
+
+def test_that_bound_is_lifted_where_the_run_could_not_be_rolled_back() -> None:
+    """Its twin: skipping alone must not hide that it has diverged."""
+    run, outcome = a_spike_to_ten()
+    run.answered("rollback", outcome.orders[0].incident, False, 23, {"why": "no snapshot"})
+    assert "loss" not in run.limits.now
+
+
 def test_the_lowest_bound_is_the_limit() -> None:
     """Of several detectors the strictest counts, and a change is said."""
     one, two = Scripted(), Other()
@@ -165,7 +190,7 @@ def test_the_lowest_bound_is_the_limit() -> None:
     assert not observe(run, 1).limits_changed
     one.bound, two.bound = 5.0, 3.0
     assert observe(run, 2).limits_changed
-    assert run.limits == {"loss": 3.0}
+    assert run.limits.now == {"loss": 3.0}
     assert not observe(run, 3).limits_changed
 
 
@@ -177,7 +202,7 @@ def test_everything_is_bounded() -> None:
     for step in range(2000):
         run.tell("k" * 1000, step, "m" * 100_000)
         run.answered("rollback", "", True, step, {"restored_step": 0, "why": "w" * 100_000})
-    assert len(run.histories) == len(run.last) == 64
+    assert len(run.charts.histories) == len(run.charts.last) == 64
     assert len(run.events) == 500
     assert len(run.rollbacks) == 500
     assert max(len(e.message) + len(e.kind) for e in run.events) < 600

@@ -267,3 +267,26 @@ def test_very_long_runs_keep_their_newest_steps(store: Store) -> None:
     store.commit()
     store.prune("run-a", 1_000_002)
     assert [kept.step for kept in store.steps_after("run-a", 0)] == [2, 1_000_001, 1_000_002]
+
+
+@pytest.mark.parametrize("disk", ["takes it", "is full"])
+def test_no_command_is_forgotten_for_many_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """Its id would be taken for a new one's, and carried out again; on a full disk as well."""
+    monkeypatch.setattr("lossguard.agent.store._MAX_ANSWERS", 2)
+    if disk == "is full":
+        monkeypatch.setattr(store, "_write_all", _disk_is_full)
+    for number in range(10):
+        order = wire.Command(run="run-a", command=f"c{number}", action="skip", expires_step=9)
+        store.add_command(order, "")
+        store.end_command(order.command, "done", number, "")
+    known = [store.command(f"c{number}") for number in range(10)]
+    assert known == [Answer("done", number, "") for number in range(10)]
+    monkeypatch.undo()
+    assert store.commit()
+    assert len(store._answers) <= 1000
+
+
+def _disk_is_full() -> None:
+    raise sqlite3.OperationalError("database or disk is full")

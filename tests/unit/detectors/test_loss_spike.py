@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -205,6 +206,35 @@ def test_bounds_wait_for_the_warm_up_and_then_stand_well_above() -> None:
     assert detector.bounds() == {}
     feed(loss[31:], detector=detector)
     assert 1.5 < detector.bounds()["loss"] / loss[-50:].mean() < 2.2
+
+
+def flickering(num_steps: int = 300) -> Array:
+    """A loss that has come down to 0.1 and varies by half its size."""
+    random = np.random.default_rng(8)
+    loss = 0.1 + 2.2 * np.exp(-np.arange(num_steps) / 30.0)
+    return np.asarray(loss * np.exp(0.5 * random.standard_normal(num_steps)))
+
+
+def test_a_loss_as_high_as_where_the_run_began_is_vetoed_however_wild_it_is() -> None:
+    """Twelve sigmas above 0.1 are hundreds of times 0.1; labels that mean nothing give 8."""
+    detector = LossSpike()
+    feed(flickering(), detector=detector)
+    assert 1.0 < detector.bounds()["loss"] < 4.0
+
+
+def test_no_loss_of_a_run_that_flickers_near_zero_is_vetoed() -> None:
+    """The healthy twin: four times the usual is nothing there."""
+    detector = LossSpike()
+    for loss in [*flickering(), 0.4]:
+        assert loss <= detector.bounds().get("loss", math.inf)
+        feed([loss], detector=detector)
+
+
+def test_where_a_run_has_not_come_far_its_beginning_says_nothing() -> None:
+    """As wild, from its first step on: the bound stays twelve sigmas away."""
+    detector = LossSpike()
+    feed(flickering()[150:], detector=detector)
+    assert detector.bounds()["loss"] > 8.0
 
 
 @pytest.mark.parametrize(
