@@ -67,7 +67,7 @@ def test_every_symptom_has_a_detector_and_a_trouble_that_provokes_it() -> None:
 
 @ALL
 @pytest.mark.parametrize("seed", [1, seldom(2), seldom(3)])
-@pytest.mark.parametrize("dof", [3.0, 30.0])
+@pytest.mark.parametrize("dof", [3.0, seldom(30.0)])
 def test_a_long_healthy_run_raises_nothing_critical(
     kind: type[Detector], seed: int, dof: float
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_long_healthy_run_raises_nothing_critical(
 def test_a_healthy_run_is_never_vetoed(kind: type[Detector], seed: int) -> None:
     """No healthy value of a run with normal noise exceeds the bounds given for its step."""
     detector = kind()
-    for observation in healthy(10_000, seed, dof=30.0):
+    for observation in healthy(6_000, seed, dof=30.0):
         for metric, bound in detector.bounds().items():
             assert observation.values[metric] <= bound
         detector.update(observation)
@@ -150,13 +150,12 @@ def test_state_survives_a_restart(kind: type[Detector], cut: float) -> None:
 
 @ALL
 def test_memory_does_not_grow_with_the_run(kind: type[Detector]) -> None:
-    """The state after 40,000 steps is no larger than after 10,000, but for longer numbers."""
+    """The state after 20,000 steps is no larger than after 10,000, but for longer numbers."""
     detector = kind()
     run = healthy(10_000, 8)
     findings(detector, run)
     early = len(msgspec.msgpack.encode(detector.state()))
-    for lap in (1, 2, 3):
-        findings(detector, [at_step(o, o.step + lap * len(run)) for o in run])
+    findings(detector, [at_step(o, o.step + len(run)) for o in run])
     assert len(msgspec.msgpack.encode(detector.state())) < 1.25 * early + 64
 
 

@@ -19,7 +19,7 @@ RANK = st.integers(0, MOST_RANKS - 1)
 WORLD = st.integers(1, MOST_RANKS)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 NUMBERS = st.dictionaries(TEXT, st.one_of(NUMBER, st.integers(-(2**53), 2**53), TEXT), max_size=4)
-RUN = st.from_regex(r"[A-Za-z0-9._-]{1,120}", fullmatch=True)
+RUN = st.from_regex(r"(?!\.+\Z)[A-Za-z0-9._-]{1,120}", fullmatch=True)
 
 FROM_PROBE = st.one_of(
     st.builds(

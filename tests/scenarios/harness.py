@@ -184,9 +184,8 @@ def watch(train: Callable[[], int], policy: str | None = None) -> Record:
 
 @contextmanager
 def own_surroundings() -> Iterator[Home]:
-    """One torch thread, a home, memory and random numbers of its own."""
+    """One torch thread, a home and random numbers of its own."""
     threads = torch.get_num_threads()
-    give_memory_back()
     with (
         tempfile.TemporaryDirectory(prefix="lg-", dir="/tmp") as folder,
         patch.dict(os.environ, {"LOSSGUARD_HOME": folder}),

@@ -27,8 +27,15 @@ ONE_OF_EACH_FAMILY = (
     "collapsing_scale",
     "repeated_character",
 )
-OFTEN = ("fp16_overflow", "poisoned_batch", "forgotten_eval")
-"""These in every run of the tests, the others with the long ones."""
+OFTEN = ("forgotten_eval",)
+"""In every run of the tests, and its twin; the others with the long ones."""
+
+
+def of_these(*names: str) -> list[object]:
+    """As parameters."""
+    return [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.slow]) for n in names]
+
+
 SHORT_OF_PATIENCE = """
 [detectors.no_checkpoint]
 max_age_s = 2.0
@@ -63,13 +70,7 @@ def told(agent: AgentProcess, name: str) -> dict[str, feed.IncidentLine]:
     return {symptom: line for line in lines for symptom in (line.symptom, *line.also)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow])
-        for name in ONE_OF_EACH_FAMILY
-    ],
-)
+@pytest.mark.parametrize("name", of_these(*ONE_OF_EACH_FAMILY))
 def test_an_unchanged_script_is_told_what_is_wrong(
     name: str, home: Home, agent: AgentProcess
 ) -> None:
@@ -83,7 +84,7 @@ def test_an_unchanged_script_is_told_what_is_wrong(
     assert begins <= lines[symptom].detected_step <= begins + SCENARIOS[name].within
 
 
-@pytest.mark.parametrize("name", ["shifted_labels", "forgotten_eval"])
+@pytest.mark.parametrize("name", of_these("shifted_labels", "forgotten_eval"))
 def test_an_unchanged_healthy_script_is_left_alone(
     name: str, home: Home, agent: AgentProcess
 ) -> None:

@@ -35,8 +35,14 @@ def _failing(name: str, known: Mapping[str, str]) -> list[pytest.MarkDecorator]:
     return [pytest.mark.xfail(reason=known[name], strict=False)] if name in known else []
 
 
+LONG = frozenset(("behind_the_last_run",))
+"""Thrice as long as any other; what finds it has a test of its own (test_slow_convergence)."""
+
+
 def _seldom(name: str) -> list[pytest.MarkDecorator]:
     """Of each symptom one training in every run of the tests, the others with the long ones."""
+    if name in LONG:
+        return [pytest.mark.slow]
     if name not in SCENARIOS:
         return [pytest.mark.slow] if name in ALARMED else []
     symptom = SCENARIOS[name].symptom

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from lossguard.agent.policy_reference import as_toml
-from lossguard.detectors import Finding, Observation
+from lossguard.detectors import Finding, Observation, Symptom
 from tests.scenarios.catalogue import NORMAL, SCENARIOS
-from tests.scenarios.harness import Record, watch
+from tests.scenarios.harness import Record, give_memory_back, watch
 from tests.scenarios.judging import Verdict, judge, told
 from tests.scenarios.scenario import Scenario
 
@@ -66,6 +66,8 @@ def attempt(trial: Trial, log_folder: Path | None = None) -> Result:
         said, verdict = tuple(record.said()), None
     else:
         scenario = SCENARIOS[trial.name]
+        if scenario.symptom is Symptom.MEMORY_GROWTH:
+            give_memory_back()
         policy = _knowing_a_good_run(scenario, trial.seed) if scenario.against_a_good_run else None
         record = watch(partial(scenario.train, trial.seed, healthy=trial.healthy), policy)
         said = told(scenario, record)
