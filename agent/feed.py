@@ -52,9 +52,16 @@ class RunSummary(FeedMessage, frozen=True, kw_only=True):
     steps_per_s: float = 0.0
     acts: bool = False
     """Whether its policy acts on its own: ``guard`` and policies based on it."""
+    is_stuck: bool = False
+    """It runs, and its loop stands still: a hang is open."""
     spark: bytes = b""
     """The loss over the whole run in little, for viewers that asked: float32, at most
     ``SPARK_CELLS`` pairs of lowest and highest; NaN where nothing finite was measured."""
+
+    @property
+    def condition(self) -> str:
+        """The state as people see it: ``stuck`` is no state of its own, for a hang may pass."""
+        return "stuck" if self.is_stuck and self.state == "running" else self.state
 
 
 class Series(FeedMessage, frozen=True, kw_only=True):

@@ -64,7 +64,7 @@ def _run_row(run: RunSummary) -> tuple[object, ...]:
     loss, norm = run.last.get("loss"), run.last.get("grad_norm")
     return (
         run.run,
-        run.state,
+        run.condition,
         run.step,
         "-" if loss is None else f"{loss:.4g}",
         "-" if norm is None else f"{norm:.4g}",

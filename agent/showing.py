@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lossguard.agent.attending import is_stuck
 from lossguard.agent.close_ups import CloseUps
 from lossguard.agent.feed import (
     MOST_METRICS,
@@ -54,6 +55,7 @@ def summarise(live: LiveRun, *, spark: bool = False) -> RunSummary:
         worst=str(worst or ""),
         steps_per_s=live.steps_per_s,
         acts=run.policy.acts,
+        is_stuck=any(map(is_stuck, open_now)),
         spark=loss.spark(SPARK_CELLS) if spark and loss is not None else b"",
     )
 

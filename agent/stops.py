@@ -63,6 +63,8 @@ class Stops:
     _looked_s: float = 0.0
     _awake_s: float = 0.0
     _hang: Finding | None = None
+    _hung_at: dict[int, tuple[int, int] | None] = field(default_factory=dict)
+    """Of the ranks that stand still in this hang: the step, and how much they had done."""
     _debugged: Debugged = field(default_factory=Debugged)
     _words: list[str] = field(default_factory=list)
 
@@ -176,8 +178,9 @@ class Stops:
             if watched.state == "stopped" and now - watched.since_s >= _STOPPED_S
         ]
         if self._hang is not None:
-            is_over = not stills and not stopped and self._is_anybody_left
+            is_over = not stills and not stopped and self._is_anybody_left and self._has_moved
             return self._goes_on(step) if is_over else []
+        self._hung_at = {rank: self._done_by(rank) for rank in stills}
         if stills:
             self._hang = self._stuck(stills, step)
         elif stopped:
@@ -190,6 +193,19 @@ class Stops:
     def _is_anybody_left(self) -> bool:
         """A process that dies does not go on."""
         return any(watched.state not in _GONE for watched in self.ranks.values())
+
+    @property
+    def _has_moved(self) -> bool:
+        """A process that somebody looks into, to read its stacks for example, does not count as
+        still, and does not go on by that."""
+        return not self._hung_at or any(
+            self._done_by(rank) != before for rank, before in self._hung_at.items()
+        )
+
+    def _done_by(self, rank: int) -> tuple[int, int] | None:
+        watched = self.ranks.get(rank)
+        beat = watched.standstill.last if watched is not None else None
+        return (beat.step, beat.moves) if beat is not None else None
 
     def _goes_on(self, step: int) -> list[Finding]:
         assert self._hang is not None

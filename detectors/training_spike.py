@@ -63,7 +63,9 @@ class LossSpikeConfig:
     readmit: int = 32
     """Hits in a row after which they become the new level [observations, >= 4]."""
     veto_deviation: float = 12.0
-    """Deviation from which ``bounds`` lets the update be skipped [sigmas, >= threshold]."""
+    """Deviation from which ``bounds`` lets the update be skipped [sigmas, >= threshold]. Where the
+    loss, positive so far, has halved, ``threshold`` is enough for one that is as high as where the
+    run began."""
     veto_ratio: float = 1.5
     """Multiple of the level from which it does, if that is larger [> 1]. With 1.5, one loss in
     192,000 of healthy runs was 1.8 times the level; where the run has descended far, the excess
@@ -177,8 +179,11 @@ class TrainingSpike(SpikeDetector):
         few, many = self.config.veto_ratio - 1.0, 2.0 * (self.config.veto_ratio - 1.0)
         least = max(few * abs(middle), _VETO_FLOOR * descent)
         spread = max(least, min(many * abs(middle), _VETO_OF_DESCENT * descent))
-        rise = self.config.veto_deviation * level.scale()
-        return {"loss": max(level.above(rise), middle + spread)}
+        far = level.above(self.config.veto_deviation * level.scale())
+        if level.log and descent >= middle:  # near zero sigmas say little: where it began does
+            near = level.above(self.config.threshold * level.scale())
+            far = min(far, max(near, middle + descent))
+        return {"loss": max(far, middle + spread)}
 
     def save(self) -> dict[str, Any]:
         """The state that ``judge`` works on."""

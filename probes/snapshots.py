@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.learning_rate import rate_on_host
 from lossguard.probes.tensors import copies_done
 from lossguard.probes.training_state import TrainingState, captured_bytes
+
+_COSTS = 3
+"""Latest snapshots whose middle cost is taken for that of the next."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class SnapshotRing:
         self._budget = free_memory_bytes() // 4 if budget_bytes is None else budget_bytes
         self._ring: list[Snapshot] = []
         self._next_step = 0
-        self._cost_s = 0.0
+        self._costs_s: deque[float] = deque(maxlen=_COSTS)
         self._reserved = 0
 
     @property
@@ -86,8 +90,10 @@ class SnapshotRing:
         self._ring = [kept for kept in self._ring if kept.step < step]
         self._ring.append(snapshot)
         self._fit()
-        self._cost_s = max(time.perf_counter() - begun, 0.5 * self._cost_s)
-        rare = self._cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
+        self._costs_s.append(time.perf_counter() - begun)
+        # One that was interrupted by another process must not put off the next for long.
+        cost_s = sorted(self._costs_s)[(len(self._costs_s) - 1) // 2]
+        rare = cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
         self._next_step = step + max(self._min_interval, math.ceil(rare))
         return snapshot
 

@@ -18,6 +18,7 @@ class Mark(NamedTuple):
 
 STATES = {
     "running": Mark("●", "$success"),
+    "stuck": Mark("‖", "$error"),
     "silent": Mark("◌", "$warning"),
     "finished": Mark("✓", "$primary"),
     "failed": Mark("✗", "$error"),
@@ -26,6 +27,7 @@ STATES = {
 }
 STATE_MEANINGS = {
     "running": "steps are arriving",
+    "stuck": "its loop stands still",
     "silent": "no word from it for longer than its heartbeat",
     "finished": "it ended by itself, without an error",
     "failed": "it ended with an error",

@@ -46,8 +46,8 @@ def policy_style(run: feed.RunSummary) -> str:
 
 def line(run: feed.RunSummary, width: int) -> Content:
     """Exactly as wide as asked for."""
-    mark = marks.state_mark(run.state)
-    state = f"{mark.glyph} {plain(run.state, 10)}"
+    mark = marks.state_mark(run.condition)
+    state = f"{mark.glyph} {plain(run.condition, 10)}"
     acts = "acts" if run.acts else "observes"
     policy = plain(run.policy, 18)
     policy = f"policy {policy}: {acts}" if width >= 90 else f"{policy}: {acts}"

@@ -50,7 +50,7 @@ class Runs(Rows):
     ) -> None:
         """Take over the list: ``shown_run`` is on show, ``beside`` compared with it."""
         wanted = self.filter.lower()
-        kept = [run for run in runs if wanted in f"{run.name} {run.run} {run.state}".lower()]
+        kept = [run for run in runs if wanted in f"{run.name} {run.run} {run.condition}".lower()]
         kept.sort(key=SORTS[self.sort])  # type: ignore[arg-type]
         title = f"[bold]Runs[/] {len(runs)}" if len(kept) == len(runs) else (
             f"[bold]Runs[/] {len(kept)} of {len(runs)}"
@@ -65,10 +65,10 @@ class Runs(Rows):
 
 def row(run: feed.RunSummary, sign: str, ago: str, width: int, one_line: bool) -> Content:
     """State, name, where it is, its loss, what is wrong with it; narrow ones leave out."""
-    mark = marks.state_mark(run.state)
+    mark = marks.state_mark(run.condition)
     name_style = "bold" if sign == "▸" else ""
     lead: list[Part] = [(sign, "$primary bold"), (f"{mark.glyph} ", mark.style)]
-    state = (f"{plain(run.state, 9):<9}", mark.style)
+    state = (f"{plain(run.condition, 9):<9}", mark.style)
     trouble = _trouble(run)
     facts, second = _facts(run, ago, width)
     fixed = 3 + 10 + sum(len(text) for text, _ in facts) + 12
@@ -94,7 +94,7 @@ def row(run: feed.RunSummary, sign: str, ago: str, width: int, one_line: bool) -
 
 def _facts(run: feed.RunSummary, ago: str, width: int) -> tuple[list[Part], str]:
     """The columns that fit, and what the second line says."""
-    rate = figures.rate(run.steps_per_s) if run.state in _ALIVE else ""
+    rate = figures.rate(run.steps_per_s) if run.condition in _ALIVE else ""
     loss = run.last.get("loss")
     bad = (loss is not None and abs(loss) == float("inf")) or loss != loss
     parts: list[Part] = [(f"{figures.short_step(run.step):>8} ", _DIM)]

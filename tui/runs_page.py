@@ -74,11 +74,11 @@ class RunsPage(Page):
 def health(scene: Scene) -> Content:
     """How many runs are in which state, and what is open."""
     known = scene.picture.runs
-    states = Counter(run.state for run in known)
+    states = Counter(run.condition for run in known)
     parts: list[tuple[str, str]] = [(" ", "")]
     for state, mark in marks.STATES.items():
-        if states[state]:  # type: ignore[index]
-            parts.append((f"{mark.glyph} {states[state]} {state}   ", mark.style))  # type: ignore[index]
+        if states[state]:
+            parts.append((f"{mark.glyph} {states[state]} {state}   ", mark.style))
     still_open = sum(run.open_incidents for run in known)
     worst = "critical" if any(run.worst == "critical" for run in known) else "warning"
     if still_open:

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from benchmarks.recovery.tasks import Task
 
-FAULTS = (
-    "poisoned_batch", "poisoned_window", "rate_bug", "nan_activation", "overflow_storm", "bit_flip",
-    "corrupted_moments", "shuffled_labels",
-)  # fmt: skip
+FAULTS = {
+    "poisoned_batch": 1, "poisoned_window": 20, "rate_bug": 20, "nan_activation": 1,
+    "overflow_storm": 12, "bit_flip": 1, "corrupted_moments": 1, "shuffled_labels": 60,
+}  # fmt: skip
+"""Each, and for how many steps it lasts."""
+PUT_RIGHT = ("rate_bug", "bit_flip", "corrupted_moments")
+"""Of a state or a rate: who knows of it puts it right at once, and has the clean twin."""
 
 
 class Fault:
@@ -27,8 +30,13 @@ class Fault:
         self._random = torch.Generator().manual_seed(at)
         task.middle.register_forward_hook(self._spoil_activation)
 
-    def _now(self, name: str, steps: int = 1) -> bool:
-        return self.name == name and self.at <= self.step < self.at + steps
+    def _now(self, name: str) -> bool:
+        return self.name == name and self.at <= self.step < self.at + FAULTS[name]
+
+    @property
+    def spoils_update(self) -> bool:
+        """Whether the update of this very step is of no use, whoever makes it."""
+        return self.name not in PUT_RIGHT and any(map(self._now, FAULTS))
 
     def begin(self, step: int) -> None:
         """The top of the loop."""
@@ -42,8 +50,8 @@ class Fault:
         """Labels that mean nothing."""
         wrong = (
             self._now("poisoned_batch")
-            or self._now("poisoned_window", 20)
-            or self._now("shuffled_labels", 60)
+            or self._now("poisoned_window")
+            or self._now("shuffled_labels")
         )
         if not wrong:
             return y
@@ -53,11 +61,11 @@ class Fault:
         """What a weight column does that was never normalised."""
         if self._now("poisoned_batch"):
             return 1000.0
-        return 30.0 if self._now("poisoned_window", 20) else 1.0
+        return 30.0 if self._now("poisoned_window") else 1.0
 
     def rate_factor(self) -> float:
         """What a bug in the schedule makes of the learning rate."""
-        return 50.0 if self._now("rate_bug", 20) else 1.0
+        return 50.0 if self._now("rate_bug") else 1.0
 
     def _spoil_activation(self, module: object, args: object, output: Tensor) -> Tensor | None:
         if not self._task.model.training:
@@ -66,7 +74,7 @@ class Fault:
             spoilt = output.clone()
             spoilt.view(-1)[0] = torch.nan
             return spoilt
-        if self._now("overflow_storm", 12):
+        if self._now("overflow_storm"):
             return (output * 1e6).half().float()  # a layer in FP16 that is too large for it
         return None
 

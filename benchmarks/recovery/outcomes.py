@@ -14,7 +14,7 @@ from benchmarks.recovery.rules import RULES
 
 GOAL = 0.01
 """A run counts as saved when its validation loss is within this of its clean twin's."""
-_RESTORED = re.compile(r"restored_step=(\d+)")
+_RESTORED = re.compile(r"restored_step (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,13 @@ class Outcome:
         words = tuple(f"{action}@{step}" for step, action, _ in did)
         return cls(trial, result["val_loss"], lost, result["seconds"], words)
 
+    @classmethod
+    def from_json(cls, known: Mapping[str, Any]) -> Outcome:
+        """What ``as_json`` gave."""
+        loss = math.nan if known["val_loss"] is None else known["val_loss"]
+        trial, actions = Trial(**known["trial"]), tuple(known["actions"])
+        return cls(trial, loss, known["lost"], known["seconds"], actions)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data; null for a loss that is not finite."""
         finite = self.val_loss if math.isfinite(self.val_loss) else None
@@ -67,7 +74,7 @@ def table_of(outcomes: Iterable[Outcome]) -> str:
         by_case[trial.fault, trial.task, trial.rule].append(outcome)
         if (trial.fault, trial.rule) == ("none", "bare"):
             clean[trial.task, trial.seed] = outcome.val_loss
-    rules = [rule for rule in RULES if any(key[2] == rule for key in by_case)]
+    rules = [rule for rule in RULES if any(key[0] in FAULTS and key[2] == rule for key in by_case)]
     tasks = sorted({key[1] for key in by_case})
     lines = [
         _row(["fault", "training", *rules, "updates lost, guarded"]),
@@ -76,7 +83,7 @@ def table_of(outcomes: Iterable[Outcome]) -> str:
     saved: dict[str, list[bool]] = defaultdict(list)
     for fault in FAULTS:
         for task in tasks:
-            if not by_case[fault, task, rules[0]]:
+            if not any(by_case[fault, task, rule] for rule in rules):
                 continue
             cells = []
             for rule in rules:

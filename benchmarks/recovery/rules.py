@@ -7,11 +7,12 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 
-RULES = ("bare", "clip", "ten_times_mean", "six_sigma", "stop_on_spike", "guarded")
+RULES = ("bare", "clip", "ten_times_mean", "six_sigma", "stop_on_spike", "guarded", "oracle")
 """``clip``: clip_grad_norm_(1.0) alone. ``ten_times_mean``: an update whose gradient norm exceeds
 10 times the mean of the last 128 is skipped. ``six_sigma``: one whose loss or norm exceeds mean + 6
 standard deviations of the last 128 (OLMo-core's SkipStepOptimizer). ``stop_on_spike``: training
-ends with a loss of twice the mean of the last 5, or one that is not finite."""
+ends with a loss of twice the mean of the last 5, or one that is not finite. ``oracle`` is no rule:
+it knows the fault, and skips just the updates that it spoils."""
 
 Decision = Callable[[float, float], str]
 """Loss and gradient norm of a step to "go", "skip" or "stop"."""

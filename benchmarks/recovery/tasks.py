@@ -119,8 +119,17 @@ class _Residual(nn.Module):
         return out
 
 
+def _noisy(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """With noise of standard deviation 1, where pixels are from -1 to 1."""
+    return pictures + torch.randn(pictures.shape, generator=generator)
+
+
 def resnet() -> Task:
-    """Batch norm, SGD with momentum, the digits of scikit-learn."""
+    """Batch norm, SGD with momentum, the digits of scikit-learn under as much noise as picture.
+
+    With less noise the loss is near zero, and that of the held-out pictures hangs on a handful of
+    them: then one lost update of a healthy training moves it by a percent.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -128,7 +137,9 @@ def resnet() -> Task:
     y = torch.tensor(digits.target)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     x, y = x[order], y[order]
-    train, held_out = (x[:1400], y[:1400]), (x[1400:], y[1400:])
+    train = x[:1400], y[:1400]
+    draws, fixed = 8, torch.Generator().manual_seed(1)
+    held_out = _noisy(x[1400:].repeat(draws, 1, 1, 1), fixed), y[1400:].repeat(draws)
     model = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
         _Residual(16), _Residual(16), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2),
@@ -137,8 +148,7 @@ def resnet() -> Task:
 
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(train[0]), (64,), generator=generator)
-        noisy = train[0][chosen] + 0.3 * torch.randn(64, 1, 8, 8, generator=generator)
-        return noisy, train[1][chosen]
+        return _noisy(train[0][chosen], generator), train[1][chosen]
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
     return Task(model, optimizer, 10, batch, held_out, model[4])

@@ -13,13 +13,13 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import torch
 
 import lossguard
-from benchmarks.recovery.faults import Fault
-from benchmarks.recovery.rules import decision_of
+from benchmarks.recovery.faults import FAULTS, Fault
+from benchmarks.recovery.rules import RULES, decision_of
 from benchmarks.recovery.tasks import TASKS, Task
 
 STEPS = 500
@@ -36,24 +36,32 @@ def schedule(step: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("fault")
-    parser.add_argument("rule")
+    parser.add_argument("fault", choices=("none", *FAULTS))
+    parser.add_argument("rule", choices=RULES)
     parser.add_argument("seed", type=int)
+    parser.add_argument("--drop", type=int, nargs="+", default=[], metavar="STEP",
+                        help="steps without an update")  # fmt: skip
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     task = TASKS[args.task]()
-    at = random.Random(args.seed).randint(int(0.45 * STEPS), int(0.6 * STEPS))
-    fault = Fault("" if args.fault == "none" else args.fault, at, task)
+    fault = Fault("" if args.fault == "none" else args.fault, begins(args.seed), task)
     begun = time.perf_counter()
-    done, skipped = train(task, fault, args.rule, args.seed)
+    done, skipped = train(task, fault, args.rule, args.seed, args.drop)
     seconds = time.perf_counter() - begun
     loss = task.validate()
     result = {"val_loss": loss, "steps": done, "skipped": skipped, "seconds": seconds}
     json.dump(result, sys.stdout, allow_nan=True)
 
 
-def train(task: Task, fault: Fault, rule: str, seed: int) -> tuple[int, int]:
-    """How many steps were made, and how many updates the rule skipped."""
+def begins(seed: int) -> int:
+    """The step at which the fault of this seed begins: about half way through."""
+    return random.Random(seed).randint(int(0.45 * STEPS), int(0.6 * STEPS))
+
+
+def train(
+    task: Task, fault: Fault, rule: str, seed: int, drop: Container[int] = ()
+) -> tuple[int, int]:
+    """How many steps were made, and how many updates were skipped by the rule, or in ``drop``."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         task.optimizer, lambda step: schedule(step) * fault.rate_factor()
     )
@@ -72,7 +80,8 @@ def train(task: Task, fault: Fault, rule: str, seed: int) -> tuple[int, int]:
             loss = task.each_loss(x, fault.spoil_labels(y)).mean() * fault.loss_weight()
             task.optimizer.zero_grad()
             loss.backward()
-            decision = "go"
+            is_lost = step in drop or (rule == "oracle" and fault.spoils_update)
+            decision = "skip" if is_lost else "go"
             if rule in ("ten_times_mean", "six_sigma", "stop_on_spike"):
                 norms = torch._foreach_norm(
                     [p.grad for p in task.model.parameters() if p.grad is not None]

@@ -85,6 +85,21 @@ def test_a_hang_is_said_once_and_so_is_its_end(watch: Watch) -> None:
     assert (ended.onset_step, ended.end_step) == (begun.onset_step, 50)
 
 
+def test_a_hang_goes_on_while_somebody_looks_into_it(watch: Watch) -> None:
+    """Whoever reads its stacks halts it for a moment, in which it counts neither as running nor as
+    still. Were that its end, its stacks would be read again and again."""
+    watch.go(50)
+    watch.go(60, moves=False)
+    for _ in range(3):
+        watch.tables[0].traced = True
+        watch.go(2, beats=False)
+        watch.tables[0].traced = False
+        watch.go(60, moves=False)
+    assert [f.end_step for f in watch.found] == [None]
+    watch.go(5)
+    assert [f.end_step for f in watch.found] == [None, 50]
+
+
 def test_a_hang_that_ends_in_death_does_not_go_on(watch: Watch) -> None:
     """Resolved would send whoever is awake back to bed; its healthy twin goes on, above."""
     watch.go(3)

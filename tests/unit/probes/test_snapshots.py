@@ -146,6 +146,24 @@ def test_the_interval_follows_the_cost(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gaps <= {interval, interval + 1}
 
 
+@pytest.mark.parametrize(("long_ones", "longest"), [({4}, 10), ({4, 5}, 1000)])
+def test_one_interrupted_capture_does_not_put_off_the_next(
+    monkeypatch: pytest.MonkeyPatch, long_ones: set[int], longest: int
+) -> None:
+    """On a busy machine one takes 100 times as long; two of three are what it costs now."""
+    state = FakeState(cost_s=0.01)
+    monkeypatch.setattr(time, "perf_counter", lambda: state.now_s)
+    ring = SnapshotRing(state, overhead=0.01)
+    taken: list[int] = []
+    for step in range(3001):
+        if ring.is_due(step):
+            state.cost_s = 1.0 if len(taken) in long_ones else 0.01
+            ring.take(step, 0.1)
+            taken.append(step)
+    gaps = {b - a for a, b in pairwise(taken)}
+    assert longest <= max(gaps) <= longest + 1
+
+
 def test_a_hundred_thousand_steps_take_no_more_than_a_thousand() -> None:
     """The ring is the same size, and thinning is not slower."""
     ring = filled(range(1, 100_001), capacity=8)
