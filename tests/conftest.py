@@ -56,6 +56,7 @@ def site(home: Home) -> Iterator[Site]:
 TOGETHER = (
     "tests/e2e/ranks/",
     "tests/e2e/attaching/",
+    "tests/e2e/test_guarded_run.py",
     "tests/packaging/test_distributions.py",
     "tests/tui_web/",
 )

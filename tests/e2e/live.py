@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,29 +11,35 @@ from typing import Any
 from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.home import Home
+from lossguard.probes.launch import agent_is_running
+from tests.support.waiting import eventually
+from tests.support.warm_python import Program
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "train_gpt.py"
+ENDLESS = Path(__file__).with_name("endless_training.py")
 _SMALL = ("--batch-size", "4", "--block-size", "32", "--threads", "1", "--print-every", "1")
 
 
 class Training:
     """``train_gpt.py`` in a process of its own, plain or under ``lossguard run``."""
 
+    script = EXAMPLE
+
     def __init__(self, folder: Path, home: Home, *own: str, watched: list[str] | None) -> None:
+        self.folder = folder
         self.result = folder / "result.json"
         self.output = folder / "output.txt"
-        prefix = [sys.executable]
-        if watched is not None:
-            prefix += ["-m", "lossguard", "run", *watched]
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*prefix, str(EXAMPLE), *_SMALL, "--json", str(self.result), *own],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**os.environ, "LOSSGUARD_HOME": str(home.state.parent)},
-            )
+        prefix = [] if watched is None else ["-m", "lossguard", "run", *watched]
+        self.process = Program(
+            [*prefix, self.script, *self._settings(), *own],
+            output=self.output,
+            cwd=folder,
+            env={**os.environ, "LOSSGUARD_HOME": str(home.state.parent)},
+        )
         weakref.finalize(self, self.process.kill)  # a test that failed leaves nothing running
+
+    def _settings(self) -> list[str]:
+        return [*_SMALL, "--json", str(self.result)]
 
     def wait(self, timeout_s: float = 100.0) -> int:
         """Its exit code."""
@@ -48,6 +52,19 @@ class Training:
         """What the script wrote at its end."""
         found: dict[str, Any] = json.loads(self.result.read_text())
         return found
+
+
+class EndlessTraining(Training):
+    """``endless_training.py``, until it is told to end."""
+
+    script = ENDLESS
+
+    def tell(self, word: str) -> None:
+        """``nan``, ``rate`` or ``end``: as soon as it looks."""
+        (self.folder / word).touch()
+
+    def _settings(self) -> list[str]:
+        return []
 
 
 def runs(home: Home) -> list[feed.RunSummary]:
@@ -74,3 +91,11 @@ def newest_step(home: Home) -> int:
 def actions(lines: list[feed.IncidentLine]) -> list[str]:
     """What was done, in order."""
     return [action.action for line in lines for action in line.actions]
+
+
+def end_agent(home: Home) -> None:
+    """If one is there; until it is gone."""
+    if agent_is_running(home):
+        with Client(home) as client:
+            eventually(lambda: client.send(feed.Shutdown()))
+        eventually(lambda: not agent_is_running(home))

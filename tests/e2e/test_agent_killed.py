@@ -11,10 +11,15 @@ import pytest
 from lossguard.agent.launching import ensure_agent
 from lossguard.home import Home
 from lossguard.probes.launch import agent_is_running
-from tests.e2e.live import Training, actions, incidents, newest_step, runs
+from tests.e2e.live import EndlessTraining, actions, incidents, newest_step, runs
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def steps_of(training: EndlessTraining) -> int:
+    """As it says itself."""
+    return sum(line.startswith("step ") for line in training.text().splitlines())
 
 
 def test_training_survives_a_killed_agent_and_the_next_one_finds_it(
@@ -22,32 +27,38 @@ def test_training_survives_a_killed_agent_and_the_next_one_finds_it(
 ) -> None:
     """kill -9: the run goes on, starts another agent, and the same run continues there."""
     first = ensure_agent(own_home).agent_pid
-    training = Training(tmp_path, own_home, "--steps", "700", "--trouble", watched=["--guard"])
+    training = EndlessTraining(tmp_path, own_home, watched=["--guard"])
     eventually(lambda: newest_step(own_home) > 40)
     name = runs(own_home)[0].run
     os.kill(first, signal.SIGKILL)
-    at = training.text().count("\n")
-    eventually(lambda: training.text().count("\n") > at + 5)
+    at = steps_of(training)
+    eventually(lambda: steps_of(training) > at + 5)
     # Nobody but the training process itself starts the next agent here.
-    eventually(lambda: agent_is_running(own_home))
-    eventually(lambda: newest_step(own_home) > 60)
+    eventually(lambda: agent_is_running(own_home), 60.0)
+    eventually(lambda: newest_step(own_home) > 60, 60.0)
     assert ensure_agent(own_home).agent_pid != first
+    training.tell("nan")
+    eventually(lambda: "skip" in actions(incidents(own_home)))
+    training.tell("rate")
+    eventually(lambda: "rollback" in actions(incidents(own_home)))
+    training.tell("end")
     assert training.wait() == 0, training.text()[-2000:]
     eventually(lambda: runs(own_home)[0].state == "finished")
     (run,) = runs(own_home)
     assert run.run == name
-    assert run.step == 700
-    assert {"skip", "rollback"} <= set(actions(incidents(own_home)))
+    assert run.step == steps_of(training)
 
 
 def test_a_stopped_agent_does_not_hold_training_up(tmp_path: Path, own_home: Home) -> None:
     """SIGSTOP: the agent takes nothing in any more, and the loop runs to its end all the same."""
     agent = ensure_agent(own_home).agent_pid
-    training = Training(tmp_path, own_home, "--steps", "200", watched=[])
+    training = EndlessTraining(tmp_path, own_home, watched=[])
     eventually(lambda: newest_step(own_home) > 5)
     os.kill(agent, signal.SIGSTOP)
     try:
+        at = steps_of(training)
+        eventually(lambda: steps_of(training) > at + 200, 60.0)
+        training.tell("end")
         assert training.wait() == 0, training.text()[-2000:]
     finally:
         os.kill(agent, signal.SIGCONT)
-    assert "200/200" in training.text()

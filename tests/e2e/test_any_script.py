@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lossguard.home import Home
 from tests.e2e.live import runs
+from tests.support import warm_python
 
 pytestmark = pytest.mark.e2e
 
@@ -24,10 +23,7 @@ def test_every_loss_of_a_script_is_a_run_with_its_own_values(
     script.write_text(_ODD)
     outputs = []
     for launcher in ((), ("-m", "lossguard", "run")):
-        done = subprocess.run(
-            [sys.executable, *launcher, str(script)],
-            capture_output=True, text=True, check=False, timeout=100,
-        )  # fmt: skip
+        done = warm_python.run([*launcher, script])
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]

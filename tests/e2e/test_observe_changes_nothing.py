@@ -12,6 +12,7 @@ import pytest
 
 from lossguard.home import Home
 from tests.e2e.live import runs
+from tests.support import warm_python
 
 pytestmark = pytest.mark.e2e
 
@@ -24,13 +25,9 @@ def train(folder: Path, *launcher: str) -> tuple[str, dict[str, object]]:
     """What the script printed, its timings apart, and what it wrote."""
     folder.mkdir()
     result = folder / "result.json"
-    done = subprocess.run(
-        [sys.executable, *launcher, str(EXAMPLE), *SETTINGS, "--json", str(result)],
+    done = warm_python.run(
+        [*launcher, EXAMPLE, *SETTINGS, "--json", result],
         cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     written: dict[str, object] = json.loads(result.read_text())
@@ -56,20 +53,20 @@ def test_a_healthy_run_is_the_same_plain_watched_and_guarded(
 def test_a_script_that_knows_nothing_of_it_delivers_every_metric(
     tmp_path: Path, own_home: Home
 ) -> None:
-    """And prints the very same numbers; the agent has them all, the evaluation after the last step
-    included."""
-    outputs = []
-    for launcher in ((), ("-m", "lossguard", "run")):
-        done = subprocess.run(
-            [sys.executable, *launcher, str(PLAIN), str(tmp_path / "model.pt")],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    assert outputs[0] == outputs[1]
+    """And prints the very same numbers, though it is the script that loads torch; the agent has
+    them all, the evaluation after the last step included."""
+    script = [str(PLAIN), str(tmp_path / "model.pt")]
+    plain = warm_python.run(script)
+    assert plain.returncode == 0, plain.stderr
+    watched = subprocess.run(
+        [sys.executable, "-m", "lossguard", "run", *script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert watched.returncode == 0, watched.stderr
+    assert watched.stdout == plain.stdout
     (run,) = runs(own_home)
     assert {
         "loss", "val_loss", "grad_norm", "max_norm", "lr", "loss_scale", "skipped", "step_time",
@@ -77,5 +74,5 @@ def test_a_script_that_knows_nothing_of_it_delivers_every_metric(
         "target_top_share", "logit_z", "input_top_share", "input_distinct_share", "input_length",
         "data_wait", "rss", "checkpoint_age",
     } <= set(run.metrics)  # fmt: skip
-    assert run.last["val_loss"] == pytest.approx(json.loads(outputs[0])[-1])
+    assert run.last["val_loss"] == pytest.approx(json.loads(plain.stdout)[-1])
     assert (run.step, run.dropped) == (40, 0)

@@ -3,68 +3,64 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from lossguard.agent.cli import app
 from lossguard.agent.launching import ensure_agent
 from lossguard.home import Home
-from tests.e2e.live import Training, newest_step, runs
+from tests.e2e.live import EndlessTraining, Training, newest_step, runs
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
 
-def lossguard(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a person types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "lossguard", *arguments], capture_output=True, text=True, check=False
-    )
+def lossguard(*arguments: str) -> Result:
+    """The command, as a person types it; ``exception`` is what it would say was wrong."""
+    return CliRunner().invoke(app, arguments)
 
 
 def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_home: Home) -> None:
     """Each command is answered with what it did; a stopped run exits with 75."""
     ensure_agent(own_home)
-    training = Training(
-        tmp_path, own_home, "--steps", "100000", watched=["--guard", "--name", "hand"]
-    )
+    training = EndlessTraining(tmp_path, own_home, watched=["--guard", "--name", "hand"])
     eventually(lambda: newest_step(own_home) > 60)
 
     skip = lossguard("send", "hand", "skip", "--json")
-    assert skip.returncode == 0, skip.stderr
+    assert skip.exit_code == 0, skip.output
     assert json.loads(skip.stdout)["status"] == "done"
 
     back = lossguard("send", "hand", "rollback", "--arg", "onset=30")
-    assert back.returncode == 0, back.stderr + back.stdout
+    assert back.exit_code == 0, back.output
     assert "restored_step" in back.stdout
     eventually(lambda: runs(own_home)[0].applied < runs(own_home)[0].step - 20)
 
     early = lossguard("send", "hand", "rollback", "--arg", "onset=1")
-    assert early.returncode == 1
+    assert early.exit_code == 1
     assert "no snapshot from before" in early.stdout
 
     stacks = lossguard("send", "hand", "dump_stacks", "--json")
-    assert stacks.returncode == 0, stacks.stderr
+    assert stacks.exit_code == 0, stacks.output
     path = json.loads(stacks.stdout)["result"].removeprefix("stacks ")
     assert "MainThread" in Path(path).read_text()
 
     unable = lossguard("send", "hand", "mute")
-    assert unable.returncode == 1
-    assert "mute wants incident=ID or symptom=NAME" in unable.stderr
+    assert unable.exit_code == 1
+    assert "mute wants incident=ID or symptom=NAME" in str(unable.exception)
 
     muted = lossguard("send", "hand", "mute", "--arg", "symptom=plateau")
-    assert muted.returncode == 0, muted.stderr
+    assert muted.exit_code == 0, muted.output
 
     stop = lossguard("send", "hand", "stop")
-    assert stop.returncode == 0, stop.stderr
+    assert stop.exit_code == 0, stop.output
     assert training.wait() == 75, training.text()[-2000:]
     eventually(lambda: runs(own_home)[0].state == "stopped")
 
     after = lossguard("send", "hand", "skip")
-    assert after.returncode == 1
-    assert "is over (stopped)" in after.stderr
+    assert after.exit_code == 1
+    assert "is over (stopped)" in str(after.exception)
 
 
 def test_runs_and_incidents_speak_json(tmp_path: Path, own_home: Home) -> None:

@@ -12,7 +12,7 @@ from lossguard.agent import feed
 from lossguard.agent.client import Client
 from lossguard.home import Home
 from lossguard.probes.launch import agent_is_running
-from tests.e2e.live import Training
+from tests.e2e.live import EndlessTraining
 from tests.support.site import Site
 from tests.support.waiting import eventually
 
@@ -50,9 +50,7 @@ def test_a_run_is_watched_and_operated_from_other_hosts(
     with monkeypatch.context() as there:
         there.setenv("LOSSGUARD_AGENT", site.address)
         there.setenv("LOSSGUARD_KEY_FILE", str(site.file_for("gpu", "probe")))
-        training = Training(
-            tmp_path, gpu, "--steps", "100000", watched=["--guard", "--name", "far"]
-        )
+        training = EndlessTraining(tmp_path, gpu, watched=["--guard", "--name", "far"])
     request.addfinalizer(training.process.kill)
     with Client(viewer) as client:
 

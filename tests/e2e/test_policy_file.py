@@ -16,7 +16,7 @@ from tests.support.agents import AgentProcess
 
 pytestmark = pytest.mark.e2e
 
-STEPS = ("--steps", "40", "--eval-every", "40")
+STEPS = ("--steps", "20", "--eval-every", "20")
 TIGHT = """\
 name = "tight"
 base = "guard"
@@ -49,8 +49,8 @@ def test_a_hard_bound_from_a_file_vetoes_updates(tmp_path: Path, own_home: Home)
 
     by_name = {run.name: run for run in runs(own_home)}
     assert (by_name["plain"].policy, by_name["plain"].actions) == ("guard", 0)
-    assert (by_name["tight"].policy, by_name["tight"].step) == ("tight", 40)
-    assert by_name["tight"].applied < 40
+    assert (by_name["tight"].policy, by_name["tight"].step) == ("tight", 20)
+    assert by_name["tight"].applied < 20
     found = [line for line in incidents(own_home, "tight") if line.symptom == "grad_spike"]
     assert set(actions(found)) == {"skip"}
 
@@ -68,8 +68,8 @@ def test_a_file_in_the_working_directory_is_found_and_a_flag_overrules_it(
     assert overruled.wait() == 0, overruled.text()
     by_name = {run.name: run for run in runs(own_home)}
     assert by_name["found"].policy == "tight"
-    assert by_name["found"].applied < 40
-    assert (by_name["overruled"].policy, by_name["overruled"].applied) == ("observe", 40)
+    assert by_name["found"].applied < 20
+    assert (by_name["overruled"].policy, by_name["overruled"].applied) == ("observe", 20)
 
 
 def test_a_bad_policy_ends_it_before_the_script_begins(tmp_path: Path, own_home: Home) -> None:

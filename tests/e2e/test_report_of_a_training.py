@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from lossguard.agent.report.html_page import html_report
 from lossguard.agent.report.summary import paragraph
 from lossguard.home import Home
 from tests.e2e.live import runs
+from tests.support import warm_python
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -46,7 +45,7 @@ def test_it_tells_what_happened(own_home: Home, tmp_path: Path) -> None:
     ensure_agent(own_home)
     script = tmp_path / "small.py"
     script.write_text(SCRIPT)
-    subprocess.run([sys.executable, str(script)], check=True, timeout=100)
+    warm_python.run([script]).check_returncode()
     eventually(lambda: runs(own_home) and runs(own_home)[0].state == "finished")
     stop_agent(own_home)
     data = gather(own_home, "small", lambda share: None)

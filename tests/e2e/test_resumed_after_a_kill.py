@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 
 from lossguard.home import Home
 from tests.support.waiting import eventually
+from tests.support.warm_python import Program
 
 pytestmark = pytest.mark.e2e
 
@@ -52,15 +50,11 @@ class Script:
     def __init__(self, folder: Path, name: str, stops_at: int = -1) -> None:
         path = folder / "train.py"
         path.write_text(SCRIPT)
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), name, str(stops_at)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ),
-        )  # fmt: skip
+        self.process = Program([path, name, str(stops_at)])
         weakref.finalize(self, self.process.kill)  # a test that failed leaves nothing running
 
     def losses(self, until: int = 39) -> dict[int, str]:
         """To the last bit, by step."""
-        assert self.process.stdout is not None
         found: dict[int, str] = {}
         for line in self.process.stdout:
             step, loss = line.split()
@@ -71,8 +65,8 @@ class Script:
 
     def end(self) -> int:
         """Its exit code."""
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+        self.process.communicate()
+        return self.process.wait()
 
 
 def test_the_losses_after_a_kill_are_bitwise_those_of_the_run_that_was_not_killed(

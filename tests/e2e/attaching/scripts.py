@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lossguard.agent import feed
 from tests.support.agents import AgentProcess
+from tests.support.warm_python import Program
 
 WATCHED = ("-m", "lossguard", "run")
 
@@ -65,7 +66,7 @@ class Scripts:
         self.folder = folder
         self.agent = agent
         self.python = python
-        self._begun: list[subprocess.Popen[str]] = []
+        self._begun: list[subprocess.Popen[str] | Program] = []
 
     def write(self, name: str, text: str, *, begin: str = "") -> Path:
         """A file in the folder."""
@@ -91,6 +92,13 @@ class Scripts:
         self._begun.append(process)
         return process
 
+    def begin_warm(self, *command: str, **settings: str) -> Program:
+        """The same by a Python that has loaded torch before: for when how it is loaded is not what
+        the test is about."""
+        program = Program(command, cwd=self.folder, env={**os.environ, **settings})
+        self._begun.append(program)
+        return program
+
     def kill_all(self) -> None:
         """Those that a test has left, because it failed."""
         for process in self._begun:
@@ -102,6 +110,10 @@ class Scripts:
         """The same, to its end; a line is waiting on its stdin."""
         return end(self.begin(*command, **settings))
 
+    def run_warm(self, *command: str, **settings: str) -> Ended:
+        """``begin_warm``, to its end."""
+        return end(self.begin_warm(*command, **settings))
+
     def runs(self) -> list[feed.RunSummary]:
         """What the agent knows."""
         return list(self.agent.runs().values())
@@ -111,7 +123,7 @@ class Scripts:
         return end(self.begin("-m", "lossguard", *command, python=sys.executable))
 
 
-def end(process: subprocess.Popen[str]) -> Ended:
+def end(process: subprocess.Popen[str] | Program) -> Ended:
     """Wait for it."""
     stdout, stderr = process.communicate("a line\n", timeout=100)
-    return Ended(process.returncode, stdout, stderr)
+    return Ended(process.wait(), stdout, stderr)

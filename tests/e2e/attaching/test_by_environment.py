@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.attaching.scripts import TRAINS, Scripts, end
+from tests.e2e.attaching.scripts import TRAINS, WATCHED, Scripts, end
 from tests.support.waiting import becomes, eventually
 
 pytestmark = pytest.mark.e2e
@@ -18,8 +18,12 @@ class Rows:
     def __getitem__(self, i): return data[i]
 
 if __name__ == "__main__":
-    for method in ("fork", "spawn", "forkserver"):
-        loader = DataLoader(Rows(), batch_size=8, num_workers=1, multiprocessing_context=method)
+    workers = int(os.environ["WORKERS"])  # as many draw as much from the generator as none
+    for method in sys.argv[1:]:
+        context = method if workers else None
+        loader = DataLoader(
+            Rows(), batch_size=8, num_workers=workers, multiprocessing_context=context
+        )
         train(batches=iter(loader))
     subprocess.run([sys.executable, "-c", "print('a process beside it')"], check=True)
     child = os.fork()
@@ -34,12 +38,16 @@ if __name__ == "__main__":
 """
 
 
-def test_only_what_trains_is_a_run(scripts: Scripts) -> None:
-    """Not the workers that load its data, nor what it starts beside; a child that trains is."""
+@pytest.mark.parametrize(
+    "methods",
+    [["fork", "spawn"], pytest.param(["fork", "spawn", "forkserver"], marks=pytest.mark.slow)],
+)
+def test_only_what_trains_is_a_run(scripts: Scripts, methods: list[str]) -> None:
+    """Not the workers that load its data, nor what it starts beside; a child that trains is. The
+    losses are those of a twin that loads its data itself."""
     scripts.write("script.py", FAMILY, begin=TRAINS)
-    plain, watched = map(
-        end, [scripts.begin("script.py", "x", LOSSGUARD=setting) for setting in ("0", "1")]
-    )
+    watched = scripts.run("script.py", *methods, LOSSGUARD="1", WORKERS="1")
+    plain = scripts.run_warm("script.py", *methods, LOSSGUARD="0", WORKERS="0")
     assert plain.code == 0, plain.stderr
     assert watched == plain
     assert watched.said
@@ -47,7 +55,7 @@ def test_only_what_trains_is_a_run(scripts: Scripts) -> None:
     # Of each loop, and of the child; the last goodbye may still be on its way.
     becomes(
         lambda: sorted((run.state, run.step) for run in scripts.runs()),
-        [("finished", 4), *[("finished", 6)] * 3],
+        [("finished", 4), *[("finished", 6)] * len(methods)],
     )
 
 
@@ -63,8 +71,8 @@ if sys.argv[1] == "os._exit": os._exit(0)
 def test_a_training_that_is_dropped_just_before_the_end_has_its_goodbye(
     scripts: Scripts, how: str
 ) -> None:
-    script = str(scripts.write("script.py", DROPS, begin=TRAINS))
-    assert end(scripts.begin(script, how, LOSSGUARD="1")).code == 0
+    scripts.write("script.py", DROPS, begin=TRAINS)
+    assert scripts.run_warm(*WATCHED, "script.py", how).code == 0
     becomes(lambda: [(run.state, run.step) for run in scripts.runs()], [("finished", 30)])
 
 
@@ -106,15 +114,15 @@ def test_a_run_is_told_by_its_end(scripts: Scripts) -> None:
 CUSTOM = "import builtins; builtins.said = getattr(builtins, 'said', ()) + ({name!r},)"
 
 
-@pytest.mark.parametrize("setting", ["", "0", "1"])
-def test_the_users_own_start_up_goes_on(setting: str, scripts: Scripts) -> None:
+def test_the_users_own_start_up_goes_on(scripts: Scripts) -> None:
     """Their ``sitecustomize`` runs as ever; and of ours nothing is loaded that is not needed."""
     scripts.write("sitecustomize.py", CUSTOM.format(name="site"))
     code = "import sys; print(said, 'lossguard' in sys.modules)"
-    ended = scripts.run("-c", code, LOSSGUARD=setting, PYTHONPATH=str(scripts.folder))
-    ours = setting == "1"
-    assert ended.stdout.startswith(f"('site',) {ours}")
-    assert (ended.code, ended.stderr) == (0, [])
+    for setting in ("", "0", "1"):
+        ended = scripts.run("-c", code, LOSSGUARD=setting, PYTHONPATH=str(scripts.folder))
+        ours = setting == "1"
+        assert ended.stdout.startswith(f"('site',) {ours}")
+        assert (ended.code, ended.stderr) == (0, [])
 
 
 def test_a_broken_installation_breaks_no_interpreter(scripts: Scripts) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lossguard.agent.ptrace import SUPPORTED
 from tests.e2e.attaching.scripts import Ended, Scripts, end
 from tests.support.waiting import eventually
+from tests.support.warm_python import Program
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,7 +23,7 @@ pytestmark = [
 ]
 
 GOES_ON = """
-import gc, os, sys, threading, torch
+import gc, hashlib, os, sys, threading, time, torch
 from torch.nn.utils import clip_grad
 from torch.optim import optimizer as optimizers
 
@@ -71,8 +72,11 @@ before = as_it_is()
 print("up", flush=True)
 while len(losses) < steps or (steps == 0 and not os.path.exists(sys.argv[2])):
     step()
+    if steps == 0:
+        time.sleep(0.005)  # it waits for us, not we for it
 after = as_it_is()
-print(len(losses), hash(tuple(losses)), after == before or (before, after))
+digest = hashlib.sha256(repr(losses).encode()).hexdigest()
+print(len(losses), digest, after == before or (before, after))
 """
 
 
@@ -81,9 +85,8 @@ def test_it_is_watched_and_let_go_and_has_noticed_nothing(scripts: Scripts) -> N
     bit; and in the end every hook, patch, thread and socket is gone."""
     scripts.write("train.py", GOES_ON)
     stop = scripts.folder / "stop"
-    process = scripts.begin("train.py", "0", str(stop), PYTHONHASHSEED="0")
+    process = scripts.begin_warm("train.py", "0", str(stop))
     pid = str(process.pid)
-    assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     names: list[str] = []
     for cycle in range(2):
@@ -106,7 +109,7 @@ def test_it_is_watched_and_let_go_and_has_noticed_nothing(scripts: Scripts) -> N
     ended = end(process)
     count, _, unchanged = ended.stdout.split(maxsplit=2)
     assert (ended.code, ended.stderr, unchanged) == (0, [], "True\n")
-    twin = scripts.run("train.py", count, PYTHONHASHSEED="0")
+    twin = scripts.run_warm("train.py", count)
     assert twin.stdout == "up\n" + ended.stdout
     known = {run.run: run for run in scripts.runs()}
     assert sorted(known) == sorted(names)
@@ -119,11 +122,15 @@ def test_it_is_watched_and_let_go_and_has_noticed_nothing(scripts: Scripts) -> N
 # --- what it refuses ---------------------------------------------------------------------------
 
 
-def refused(scripts: Scripts, *command: str, python: str | None = None, until: str = "up") -> Ended:
-    """``attach`` to a process that has just said ``until``."""
-    process = scripts.begin(*command, python=python)
+def refused(scripts: Scripts, *command: str, python: str | None = None) -> Ended:
+    """``attach`` to a process that is up."""
+    return refused_by(scripts, scripts.begin(*command, python=python))
+
+
+def refused_by(scripts: Scripts, process: subprocess.Popen[str] | Program) -> Ended:
+    """The same; and it goes on."""
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == until
+    assert process.stdout.readline() == "up\n"
     ended = scripts.lossguard("attach", str(process.pid))
     assert process.poll() is None, "it goes on"
     return ended
@@ -181,7 +188,8 @@ def test_torch_without_an_optimizer_and_without_lossguard(
     scripts: Scripts, python_without: str
 ) -> None:
     """Both are only known from inside; and both processes go on."""
-    no_optimizer = refused(scripts, "-c", "import torch" + GOES)
+    scripts.write("script.py", "import torch" + GOES)
+    no_optimizer = refused_by(scripts, scripts.begin_warm("script.py"))
     assert no_optimizer.code == 69
     assert "has no optimizer" in "".join(no_optimizer.said)
     bare = refused(scripts, "-c", "import torch" + GOES, python=python_without)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from lossguard.home import Home
 from tests.e2e.frameworks.test_unedited_scripts import column, require
 from tests.e2e.frameworks.trials.forwards import POISONED_FORWARD, ROLLED_BACK_AFTER
+from tests.support import warm_python
 from tests.support.witness import Witness
 
 pytestmark = pytest.mark.e2e
@@ -31,14 +30,10 @@ class Trials:
     def __init__(self, framework: str, home: Home) -> None:
         paths = [str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")]
         with Witness(home) as witness:
-            done = subprocess.run(
-                [sys.executable, "-m", f"tests.e2e.frameworks.trials.{framework}"],
+            done = warm_python.run(
+                ["-m", f"tests.e2e.frameworks.trials.{framework}"],
                 cwd=home.state,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                capture_output=True,
-                text=True,
-                timeout=100,
-                check=False,
             )
             assert done.returncode == 0, done.stderr
             witness.await_end("observed", "guarded", "poisoned", "saved", "rolled_back")

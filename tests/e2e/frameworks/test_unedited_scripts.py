@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import pytest
 
 from lossguard.detectors import Observation
 from lossguard.home import Home
+from tests.support import warm_python
 from tests.support.witness import Witness
 
 pytestmark = pytest.mark.e2e
@@ -55,14 +55,7 @@ def require(package: str) -> None:
 def run(folder: Path, script: str, *launcher: str) -> subprocess.CompletedProcess[str]:
     """To its end."""
     folder.mkdir()
-    return subprocess.run(
-        [sys.executable, *launcher, str(SCRIPTS / f"{script}.py"), str(folder / "out")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return warm_python.run([*launcher, SCRIPTS / f"{script}.py", folder / "out"], cwd=folder)
 
 
 def told(stdout: str) -> dict[str, list[Any]]:

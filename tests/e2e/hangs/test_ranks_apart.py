@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 from torch._C import _distributed_c10d
 
@@ -18,6 +15,7 @@ from tests.e2e.hangs.ranks_apart import ASLEEP_AT, FLIPPED_AT, STEPS
 from tests.e2e.ranks.jobs import ROOT, environment, run_job
 from tests.support.agents import AgentProcess
 from tests.support.waiting import eventually
+from tests.support.warm_python import Program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -57,21 +55,23 @@ def asleep(agent: AgentProcess) -> Iterator[Callable[[int], None]]:
     """Begins a training of so many ranks of which one sleeps; ends it with the test."""
     policy = agent.home.state.parent / "policy.toml"
     policy.write_text('base = "observe"\n[hang]\nafter_s = 3\n')
-    begun: list[subprocess.Popen[bytes]] = []
+    begun: list[Program] = []
 
     def begin(world: int) -> None:
         begun.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.hangs.ranks_apart", str(world), "asleep"],
+            Program(
+                ["-m", "tests.e2e.hangs.ranks_apart", str(world), "asleep"],
                 cwd=ROOT,
                 env=environment(agent.home.state.parent, LOSSGUARD_POLICY=str(policy)),
-                start_new_session=True,
+                output=agent.home.state.parent / "output.txt",
             )
         )
 
     yield begin
     for process in begun:
-        os.killpg(process.pid, signal.SIGKILL)
+        for rank in psutil.Process(process.pid).children(recursive=True):
+            rank.kill()
+        process.kill()
         process.wait()
 
 

@@ -107,7 +107,8 @@ def test_a_person_in_a_debugger_is_left_alone(trainings: Trainings, agent: Agent
         assert trainings.processes["evaluates"].wait(100) == 0
         for how, place in {"debugs": "in a debugger at hangs/stop", "held": "held by a"}.items():
             assert place in eventually(lambda how=how: debugger_words(agent, how))  # type: ignore[misc]
-    trainings.processes["debugs"].communicate(b"continue\n", timeout=60)
+    trainings.processes["debugs"].stdin.write("continue\n")
+    trainings.processes["debugs"].stdin.flush()
     for how in ("debugs", "held"):
         assert trainings.processes[how].wait(60) == 0, how
         assert trainings.incidents(how) == [], how

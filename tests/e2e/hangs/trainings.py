@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from lossguard.agent import feed
 from tests.support.agents import AgentProcess
+from tests.support.warm_python import Program
 
 SCRIPT = Path(__file__).with_name("stopping.py")
 
@@ -22,39 +21,26 @@ class Trainings:
         self._agent = agent
         self._policy = agent.home.state.parent / "policy.toml"
         self._policy.write_text(policy)
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Program] = {}
 
     def begin(
         self, how: str, *args: float, group: Path | None = None, **environment: str
-    ) -> subprocess.Popen[bytes]:
+    ) -> Program:
         """Watched, in a group of processes if there is one; its standard input is a pipe that
         nobody writes to."""
-        enter = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group)]
-        command = [
-            *(enter if group else []),
-            sys.executable,
-            "-m",
-            "lossguard",
-            "run",
-            "--policy",
-            str(self._policy),
-        ]
-        process = subprocess.Popen(
-            [*command, "--name", how, str(SCRIPT), how, *map(str, args)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        watched = ("-m", "lossguard", "run", "--policy", self._policy, "--name", how)
+        process = Program(
+            [*watched, SCRIPT, how, *map(str, args)],
             env={**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", **environment},
         )
         self.processes[how] = process
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(process.pid))
         return process
 
     def await_stop(self, how: str) -> None:
         """Until it is where it stops; or its output ends, for it has stopped before."""
-        output = self.processes[how].stdout
-        assert output is not None
-        assert output.readline() in (b"here\n", b""), how
+        assert self.processes[how].stdout.readline() in ("here\n", ""), how
 
     def incidents(self, how: str) -> list[feed.IncidentLine]:
         """Of the run of that name: those of a stop, for what it learns is none of this."""
@@ -65,9 +51,9 @@ class Trainings:
     def end(self) -> None:
         """Whoever is still there, with the workers that load its data."""
         for process in self.processes.values():
+            process.kill()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import torch
+import torch._dynamo  # the first optimizer of every rank would import it
 import torch.distributed as dist
 
 from tests.support.ports import free_port
+from tests.support.warm_python import Program
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,6 +28,7 @@ def fork_ranks(
 
     Each that takes longer [s] is killed.
     """
+    gc.freeze()  # what is here now is neither walked over nor copied in any rank
     fork = multiprocessing.get_context("fork")
     port = free_port()
     ranks = [
@@ -57,19 +61,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def run_job(*arguments: str, env: dict[str, str], timeout_s: float) -> None:
     """``python ARGUMENTS`` to its good end. What takes longer is killed, with all its ranks."""
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with tempfile.NamedTemporaryFile() as said:
+        process = Program(arguments, cwd=ROOT, env=env, output=Path(said.name))
         try:
-            _, said = process.communicate(timeout=timeout_s)
+            code = process.wait(timeout_s)
         finally:
             if process.poll() is None:
-                for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                for one in psutil.Process(process.pid).children(recursive=True):
                     one.kill()
-    assert process.returncode == 0, said[-4000:]
-    sys.stderr.write(said[-4000:])
+                process.kill()
+            text = said.read().decode(errors="replace")[-4000:]
+            sys.stderr.write(text)
+    assert code == 0, text

@@ -48,32 +48,38 @@ class Trainings(NamedTuple):
         return msgspec.msgpack.decode((self.out / f"{mode}.expected").read_bytes(), type=Expected)
 
 
-def torchrun(out: Path, home: Path, ranks: int, modes: tuple[str, ...]) -> None:
-    """Run the script."""
-    run_job(
-        *("-m", "torch.distributed.run", f"--nproc-per-node={ranks}"),
-        *("--master-port=0", "--rdzv-endpoint=localhost:0", "--rdzv-backend=c10d"),
-        *("-m", "tests.e2e.ranks.training", str(out), *modes),
-        env=environment(home),
-        timeout_s=240,
-    )
-
-
-@pytest.fixture(scope="module")
-def trainings() -> Iterator[Trainings]:
-    """All of them, once."""
+def trained(launcher: tuple[str, ...], *launches: str) -> Iterator[Trainings]:
+    """All of them, once; whoever starts the ranks of a job tells them that they are of one."""
     root = Path(tempfile.mkdtemp(prefix="lg-", dir="/tmp"))
     patch = pytest.MonkeyPatch()
     patch.setenv("LOSSGUARD_HOME", str(root / "home"))
     home = find_home().create()
     try:
         with answering(AgentProcess(home)):
-            torchrun(root, root / "home", 2, ON_TWO)
-            torchrun(root, root / "home", 4, ON_FOUR)
+            run_job(
+                *(*launcher, "-m", "tests.e2e.ranks.training", str(root), *launches),
+                env=environment(root / "home", TORCHELASTIC_RUN_ID="ranks"),
+                timeout_s=240,
+            )
             yield Trainings(root, home)
     finally:
         patch.undo()
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def trainings() -> Iterator[Trainings]:
+    """On ranks that share what was imported."""
+    yield from trained((), f"2:{','.join(ON_TWO)}", f"4:{','.join(ON_FOUR)}")
+
+
+@pytest.fixture(scope="module")
+def of_torchrun() -> Iterator[Trainings]:
+    """On ranks that torchrun has started."""
+    found = ("--master-port=0", "--rdzv-endpoint=localhost:0", "--rdzv-backend=c10d")
+    yield from trained(
+        ("-m", "torch.distributed.run", "--nproc-per-node=2", *found), "fsdp-clipping"
+    )
 
 
 def steps_of(home: Home, run: str) -> list[StoredStep]:
@@ -146,6 +152,16 @@ def test_no_rank_alone_knows_them(trainings: Trainings, mode: str) -> None:
 @pytest.mark.parametrize("mode", WHOLE)
 def test_the_agent_judges_the_norm_of_the_whole(trainings: Trainings, mode: str) -> None:
     """All the way: probes in every rank, sockets, the agent, its store; the last step too."""
+    the_agent_knows_the_norm_of_the_whole(trainings, mode)
+
+
+@pytest.mark.slow
+def test_the_agent_judges_the_norm_of_all_ranks_of_torchrun(of_torchrun: Trainings) -> None:
+    the_agent_knows_the_norm_of_the_whole(of_torchrun, "fsdp-clipping")
+
+
+def the_agent_knows_the_norm_of_the_whole(trainings: Trainings, mode: str) -> None:
+    """Of every step, once it has heard of the end."""
     known = {run.name: run for run in runs(trainings.home)}
     eventually(
         lambda: (

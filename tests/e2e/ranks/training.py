@@ -1,6 +1,7 @@
-"""A training script for torchrun: one tiny training after the other, each cut over ranks otherwise.
+"""One tiny training after the other, each cut over ranks otherwise.
 
-    torchrun --nproc-per-node 2 -m tests.e2e.ranks.training OUT MODE...
+    python -m tests.e2e.ranks.training OUT RANKS:MODE,MODE...
+    torchrun --nproc-per-node 2 -m tests.e2e.ranks.training OUT MODE,MODE...
 
 Of every mode it writes what a single process would have measured, what each rank measured, and what
 the same training communicates and ends with when nobody watches.
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lossguard.probes.guard import attach
 from lossguard.probes.outbox import Measured
 from tests.e2e.ranks.hearing import lines_said
+from tests.e2e.ranks.jobs import fork_ranks
 
 STEPS = 18
 MAX_NORM = 0.05
@@ -276,13 +279,11 @@ def _listen(guard: Any, frames: list[Frame]) -> None:
     outbox.put = listening
 
 
-def main(out: Path, modes: list[str]) -> None:
-    """All modes, one after the other."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def train_all(out: Path, modes: list[str], rank: int) -> None:
+    """All modes, one after the other, in a process of its own."""
     lines = lines_said()
     for name in modes:
-        mode, rank = MODES[name], dist.get_rank()
+        mode = MODES[name]
         lines.clear()
         frames: list[Frame] = []
         plain, watched = trained(mode, name, None), trained(mode, name, frames)
@@ -299,6 +300,19 @@ def main(out: Path, modes: list[str]) -> None:
         if rank == 0:
             (out / f"{name}.expected").write_bytes(msgspec.msgpack.encode(reference(mode)))
     dist.destroy_process_group()
+
+
+def main(out: Path, launches: list[str]) -> None:
+    """On so many ranks, which share what was imported; or on this one of torchrun's."""
+    for launch in launches:
+        ranks, _, modes = launch.rpartition(":")
+        work = partial(train_all, out, modes.split(","))
+        if ranks:
+            assert not any(fork_ranks(int(ranks), work)), launch
+        else:
+            torch.set_num_threads(1)
+            dist.init_process_group("gloo")
+            work(dist.get_rank())
 
 
 if __name__ == "__main__":
