@@ -32,9 +32,12 @@ class OomKills:
 
 
 def _file_of(pid: int) -> Path | None:
-    """The file that counts; None of a process that is no more."""
-    with suppress(OSError, ValueError):
+    """The file that counts; None of a process that is no more, or about to be: one that dies gives
+    its memory back first, and leaves its group for the root's next."""
+    with suppress(OSError, ValueError, IndexError):
         lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
+        if int(Path(f"/proc/{pid}/statm").read_text().split()[1]) == 0:
+            return None
         for line in lines:
             _, kinds, path = line.split(":", 2)
             if kinds == "memory":

@@ -103,3 +103,12 @@ def test_kills_for_want_of_memory_are_those_of_its_own_group(
     monkeypatch.setattr(oom_kills, "_file_of", lambda pid: None)
     kills.look()
     assert kills.has_grown()
+
+
+def test_a_process_that_dies_is_in_the_group_it_was_in(process: subprocess.Popen[bytes]) -> None:
+    """Between its death and the end of its entry in the process table it seems to be in the root's,
+    whose count already holds the kill."""
+    assert oom_kills._file_of(process.pid) is not None
+    process.kill()
+    becomes(lambda: psutil.Process(process.pid).status(), psutil.STATUS_ZOMBIE)
+    assert oom_kills._file_of(process.pid) is None
