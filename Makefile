@@ -44,7 +44,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "not slow"
 
 format: venv
 	$(BIN)/ruff format .
@@ -65,7 +65,7 @@ bench-detectors: venv
 	$(BIN)/python -m benchmarks.detector_cost
 
 soak: venv
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(JOBS) -m slow
 	$(BIN)/python -m benchmarks.probe_soak
 	$(BIN)/python -m benchmarks.detector_cost --steps 10000000
 	$(BIN)/python -m benchmarks.fuzz

@@ -54,6 +54,7 @@ def site(home: Home) -> Iterator[Site]:
 
 
 TOGETHER = (
+    "tests/contract/test_detectors_on_real_logs.py",
     "tests/e2e/ranks/",
     "tests/e2e/attaching/",
     "tests/e2e/test_guarded_run.py",

@@ -16,7 +16,6 @@ DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.xdist_group("real_logs"),  # each log is read once
     pytest.mark.skipif(not DATA.is_dir(), reason="no labelled logs in ../shared/data"),
 ]
 

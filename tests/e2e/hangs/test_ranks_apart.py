@@ -96,7 +96,7 @@ def test_a_rank_that_sleeps_is_named_with_those_that_wait_for_it(
     assert others in found.message, found
     folder = agent.home.state / "incidents" / found.id
     for rank in range(world):
-        (stacks,) = eventually(lambda rank=rank: list(folder.glob(f"stacks-rank{rank}-*")))  # type: ignore[misc]
+        (stacks,) = eventually(lambda rank=rank: list(folder.glob(f"stacks-rank{rank}-*")), 60.0)  # type: ignore[misc]
         assert ("time.sleep" if rank == 1 else "all_reduce") in stacks.read_text()
     if hasattr(_distributed_c10d, "_dump_fr_trace_json"):
         begun = {rank: newest_collective(folder, rank) for rank in range(world)}
@@ -105,7 +105,7 @@ def test_a_rank_that_sleeps_is_named_with_those_that_wait_for_it(
 
 def newest_collective(folder: Path, rank: int) -> int:
     """The number of the last one that a rank has begun, in what torch has recorded."""
-    (path,) = eventually(lambda: list(folder.glob(f"flight_recorder-rank{rank}-*")))
+    (path,) = eventually(lambda: list(folder.glob(f"flight_recorder-rank{rank}-*")), 60.0)
     entries = json.loads(path.read_text().splitlines()[-1])["entries"]
     return max(int(entry["collective_seq_id"]) for entry in entries)
 
