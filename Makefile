@@ -4,7 +4,7 @@ PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
 # More than there are cores: tests with processes of their own wait most of the time.
-JOBS = 4
+JOBS = 3
 
 INSTALLED = $(VENV)/.installed
 PACKAGE = lossguard agent probes detectors tui

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from lossguard.home import Home, find_home
 from tests.support.agents import AgentProcess, BeginAgent, answering
 from tests.support.site import Site
+
+settings.register_profile("here", deadline=None)  # other tests run at the same time
+settings.load_profile("here")
 
 
 @pytest.fixture

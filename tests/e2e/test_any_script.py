@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_every_loss_of_a_script_is_a_run_with_its_own_values(
-    tmp_path: Path, own_home: Home
+    tmp_path: Path, served_home: Home
 ) -> None:
     """The output is that of a plain run to the letter; the agent knows each run by its name, its
     number of steps and its last loss."""
@@ -28,7 +28,7 @@ def test_every_loss_of_a_script_is_a_run_with_its_own_values(
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]
     truth = json.loads(outputs[0].splitlines()[0])
-    seen = {run.name: run for run in runs(own_home)}
+    seen = {run.name: run for run in runs(served_home)}
     assert set(seen) == set(truth)
     for name, (steps, loss) in truth.items():
         run = seen[name]

@@ -73,43 +73,43 @@ def weights(net: nn.Module, kept: dict[str, Tensor]) -> None:
 
 
 def test_it_stops_and_the_state_with_the_best_loss_is_what_is_on_disk(
-    own_home: Home, tmp_path: Path
+    served_home: Home, tmp_path: Path
 ) -> None:
     """Twelve noisy points: the validation loss falls, then rises for good."""
     policy = tmp_path / "my.toml"
     policy.write_text(POLICY)
-    ensure_agent(own_home)
+    ensure_agent(served_home)
     curve = Curve(examples=12, noise=0.5)
     guard = lossguard.attach(
         curve.net, curve.optimizer, policy=policy, name="turning", agent="existing"
     )
     with pytest.raises(lossguard.StopTraining) as stopped:
-        for _ in curve.evaluations(own_home):
+        for _ in curve.evaluations(served_home):
             pass
     guard.close()
     assert "early stopping: 6 evaluations without" in stopped.value.reason
 
     best_step = min(curve.val_losses, key=curve.val_losses.__getitem__)
     assert 0 < best_step < curve.steps - 6 * 20, curve.val_losses
-    folder = next((own_home.state / "best").iterdir())
+    folder = next((served_home.state / "best").iterdir())
     kept = lossguard.load_snapshot(folder)
     assert [path.name for path in folder.iterdir()] == [f"step-{best_step:015d}"]
     weights(curve.net, kept["model"])
     assert (kept["step"], curve.evaluate()) == (best_step, curve.val_losses[best_step])
-    eventually(lambda: runs(own_home)[0].state == "stopped")
+    eventually(lambda: runs(served_home)[0].state == "stopped")
 
 
-def test_a_healthy_run_is_not_stopped(own_home: Home, tmp_path: Path) -> None:
+def test_a_healthy_run_is_not_stopped(served_home: Home, tmp_path: Path) -> None:
     """The same with many clean points, under the same policy."""
     policy = tmp_path / "my.toml"
     policy.write_text(POLICY)
-    ensure_agent(own_home)
+    ensure_agent(served_home)
     curve = Curve(examples=256, noise=0.0)
     with lossguard.attach(
         curve.net, curve.optimizer, policy=policy, name="healthy", agent="existing"
     ):
-        losses = list(curve.evaluations(own_home))
+        losses = list(curve.evaluations(served_home))
     assert len(losses) == _EVALUATIONS
     assert losses[-1] < 0.1 * losses[0]
-    folder = own_home.state / "best"
+    folder = served_home.state / "best"
     assert len(list(next(folder.iterdir()).iterdir())) == 1

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from lossguard.agent.launching import ensure_agent
 from lossguard.home import Home, find_home
 from tests.e2e.live import Training, actions, end_agent, incidents, runs
 from tests.support import slack_server
@@ -49,6 +50,7 @@ def four() -> Iterator[Four]:
         home.config.mkdir(parents=True, exist_ok=True)
         home.settings_path.write_text('[slack]\nchannel = "training"\n')
         try:
+            ensure_agent(home, 60.0)
             yield Four(home, slack, *all_four(folder, home))
         finally:
             end_agent(home)

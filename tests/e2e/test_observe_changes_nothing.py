@@ -38,7 +38,7 @@ PLAIN = Path(__file__).resolve().parents[1] / "support" / "plain_training.py"
 
 
 def test_a_healthy_run_is_the_same_plain_watched_and_guarded(
-    tmp_path: Path, own_home: Home
+    tmp_path: Path, served_home: Home
 ) -> None:
     """The same losses in the file and the same lines on stdout; what we say is on stderr."""
     plain = train(tmp_path / "plain")
@@ -47,11 +47,11 @@ def test_a_healthy_run_is_the_same_plain_watched_and_guarded(
     assert "loss" in plain[0]
     assert watched == plain
     assert guarded == plain
-    assert own_home.database_path.exists(), "an agent was there and listened"
+    assert served_home.database_path.exists(), "an agent was there and listened"
 
 
 def test_a_script_that_knows_nothing_of_it_delivers_every_metric(
-    tmp_path: Path, own_home: Home
+    tmp_path: Path, served_home: Home
 ) -> None:
     """And prints the very same numbers, though it is the script that loads torch; the agent has
     them all, the evaluation after the last step included."""
@@ -67,7 +67,7 @@ def test_a_script_that_knows_nothing_of_it_delivers_every_metric(
     )
     assert watched.returncode == 0, watched.stderr
     assert watched.stdout == plain.stdout
-    (run,) = runs(own_home)
+    (run,) = runs(served_home)
     assert {
         "loss", "val_loss", "grad_norm", "max_norm", "lr", "loss_scale", "skipped", "step_time",
         "eval_in_training", "train_in_eval", "output_entropy", "top_token_share",

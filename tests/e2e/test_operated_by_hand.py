@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lossguard.agent.cli import app
-from lossguard.agent.launching import ensure_agent
 from lossguard.home import Home
 from tests.e2e.live import EndlessTraining, Training, newest_step, runs
 from tests.support.waiting import eventually
@@ -22,11 +21,12 @@ def lossguard(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_home: Home) -> None:
+def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(
+    tmp_path: Path, served_home: Home
+) -> None:
     """Each command is answered with what it did; a stopped run exits with 75."""
-    ensure_agent(own_home)
-    training = EndlessTraining(tmp_path, own_home, watched=["--guard", "--name", "hand"])
-    eventually(lambda: newest_step(own_home) > 60)
+    training = EndlessTraining(tmp_path, served_home, watched=["--guard", "--name", "hand"])
+    eventually(lambda: newest_step(served_home) > 60)
 
     skip = lossguard("send", "hand", "skip", "--json")
     assert skip.exit_code == 0, skip.output
@@ -35,7 +35,7 @@ def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_ho
     back = lossguard("send", "hand", "rollback", "--arg", "onset=30")
     assert back.exit_code == 0, back.output
     assert "restored_step" in back.stdout
-    eventually(lambda: runs(own_home)[0].applied < runs(own_home)[0].step - 20)
+    eventually(lambda: runs(served_home)[0].applied < runs(served_home)[0].step - 20)
 
     early = lossguard("send", "hand", "rollback", "--arg", "onset=1")
     assert early.exit_code == 1
@@ -56,16 +56,16 @@ def test_a_run_is_rolled_back_skipped_and_stopped_by_hand(tmp_path: Path, own_ho
     stop = lossguard("send", "hand", "stop")
     assert stop.exit_code == 0, stop.output
     assert training.wait() == 75, training.text()[-2000:]
-    eventually(lambda: runs(own_home)[0].state == "stopped")
+    eventually(lambda: runs(served_home)[0].state == "stopped")
 
     after = lossguard("send", "hand", "skip")
     assert after.exit_code == 1
     assert "is over (stopped)" in str(after.exception)
 
 
-def test_runs_and_incidents_speak_json(tmp_path: Path, own_home: Home) -> None:
+def test_runs_and_incidents_speak_json(tmp_path: Path, served_home: Home) -> None:
     """One strict JSON object a run, with the published fields and no others."""
-    training = Training(tmp_path, own_home, "--steps", "20", watched=["--name", "plain"])
+    training = Training(tmp_path, served_home, "--steps", "20", watched=["--name", "plain"])
     assert training.wait() == 0
     listed = lossguard("runs", "--json")
     (run,) = [json.loads(line) for line in listed.stdout.splitlines()]

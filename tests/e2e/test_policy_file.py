@@ -32,47 +32,47 @@ def no_policy_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_hard_bound_from_a_file_vetoes_updates(tmp_path: Path, own_home: Home) -> None:
+def test_a_hard_bound_from_a_file_vetoes_updates(tmp_path: Path, served_home: Home) -> None:
     """The same training under plain ``guard`` is left alone."""
     plain_folder, tight_folder = tmp_path / "plain", tmp_path / "tight"
     plain_folder.mkdir()
     tight_folder.mkdir()
     policy = tmp_path / "tight.toml"
     policy.write_text(TIGHT)
-    plain = Training(plain_folder, own_home, *STEPS, watched=["--guard", "--name", "plain"])
+    plain = Training(plain_folder, served_home, *STEPS, watched=["--guard", "--name", "plain"])
     assert plain.wait() == 0, plain.text()
     tight = Training(
-        tight_folder, own_home, *STEPS, watched=["--policy", str(policy), "--name", "tight"]
+        tight_folder, served_home, *STEPS, watched=["--policy", str(policy), "--name", "tight"]
     )
     assert tight.wait() == 0, tight.text()
     assert f"policy tight ({policy})" in tight.text()
 
-    by_name = {run.name: run for run in runs(own_home)}
+    by_name = {run.name: run for run in runs(served_home)}
     assert (by_name["plain"].policy, by_name["plain"].actions) == ("guard", 0)
     assert (by_name["tight"].policy, by_name["tight"].step) == ("tight", 20)
     assert by_name["tight"].applied < 20
-    found = [line for line in incidents(own_home, "tight") if line.symptom == "grad_spike"]
+    found = [line for line in incidents(served_home, "tight") if line.symptom == "grad_spike"]
     assert set(actions(found)) == {"skip"}
 
 
 def test_a_file_in_the_working_directory_is_found_and_a_flag_overrules_it(
-    tmp_path: Path, own_home: Home
+    tmp_path: Path, served_home: Home
 ) -> None:
     """lossguard.toml as it is; then ``--policy observe`` in the same directory."""
     (tmp_path / "lossguard.toml").write_text(TIGHT)
-    found = Training(tmp_path, own_home, *STEPS, watched=["--name", "found"])
+    found = Training(tmp_path, served_home, *STEPS, watched=["--name", "found"])
     assert found.wait() == 0, found.text()
     overruled = Training(
-        tmp_path, own_home, *STEPS, watched=["--policy", "observe", "--name", "overruled"]
+        tmp_path, served_home, *STEPS, watched=["--policy", "observe", "--name", "overruled"]
     )
     assert overruled.wait() == 0, overruled.text()
-    by_name = {run.name: run for run in runs(own_home)}
+    by_name = {run.name: run for run in runs(served_home)}
     assert by_name["found"].policy == "tight"
     assert by_name["found"].applied < 20
     assert (by_name["overruled"].policy, by_name["overruled"].applied) == ("observe", 20)
 
 
-def test_a_bad_policy_ends_it_before_the_script_begins(tmp_path: Path, own_home: Home) -> None:
+def test_a_bad_policy_ends_it_before_the_script_begins(tmp_path: Path, served_home: Home) -> None:
     """Exit code 78, the line in the file, and not a step of training."""
     script = tmp_path / "train.py"
     script.write_text("print('trained')\n")

@@ -40,15 +40,15 @@ guard.close()
 """
 
 
-def test_it_tells_what_happened(own_home: Home, tmp_path: Path) -> None:
+def test_it_tells_what_happened(served_home: Home, tmp_path: Path) -> None:
     """The NaN, its step, the update that was dropped, that it is over, and the layers."""
-    ensure_agent(own_home)
+    ensure_agent(served_home)
     script = tmp_path / "small.py"
     script.write_text(SCRIPT)
     warm_python.run([script]).check_returncode()
-    eventually(lambda: runs(own_home) and runs(own_home)[0].state == "finished")
-    stop_agent(own_home)
-    data = gather(own_home, "small", lambda share: None)
+    eventually(lambda: runs(served_home) and runs(served_home)[0].state == "finished")
+    stop_agent(served_home)
+    data = gather(served_home, "small", lambda share: None)
     said = paragraph(data)
     assert said.startswith("The run small finished after 200 steps (199 updates in effect)")
     assert said.endswith("NaN or Inf (critical, step 150). It dropped 1 update. All of it is over.")

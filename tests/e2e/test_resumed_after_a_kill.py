@@ -45,7 +45,7 @@ guard.close("finished")
 
 
 class Script:
-    """The training in a process of its own; it waits after step ``stops_at`` for ever."""
+    """The training in a process of its own; it waits after step ``stops_at``."""
 
     def __init__(self, folder: Path, name: str, stops_at: int = -1) -> None:
         path = folder / "train.py"
@@ -63,6 +63,10 @@ class Script:
                 break
         return found
 
+    def go_on(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
     def end(self) -> int:
         """Its exit code."""
         self.process.communicate()
@@ -73,12 +77,15 @@ def test_the_losses_after_a_kill_are_bitwise_those_of_the_run_that_was_not_kille
     own_home: Home, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle; the next process takes it up, ends well, and leaves nothing behind."""
-    killed, whole = Script(tmp_path, "killed", stops_at=25), Script(tmp_path, "whole")
-    expected = whole.losses()
+    killed, whole = (Script(tmp_path, name, stops_at=25) for name in ("killed", "whole"))
+    snapshots = own_home.state / "snapshots"
+    expected = whole.losses(until=25)
+    eventually(lambda: len(list(snapshots.glob("whole-*/step-*"))) == 1)
+    whole.go_on()
+    expected |= whole.losses()
     assert whole.end() == 0
 
     assert max(killed.losses(until=25)) == 25
-    snapshots = own_home.state / "snapshots"
     eventually(lambda: len(list(snapshots.glob("killed-*/step-*"))) == 1)
     killed.process.send_signal(signal.SIGKILL)
     assert killed.end() == -signal.SIGKILL

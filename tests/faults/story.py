@@ -107,7 +107,7 @@ class Agents:
 
     def _join(self) -> None:
         layout = wire.Layout(run="run-a", rank=0, layout=0, names=["loss"])
-        self._say(wire.encode(hello_of(started_s=1.0)))
+        self._say(wire.encode(hello_of(started_s=1.0, host="another")))
         self._say(wire.encode(layout))
         self.registry.tick(time.monotonic())
         self._carry_out()

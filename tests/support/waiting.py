@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Far more than anything takes; a test that waits so long has failed."""
 
 T = TypeVar("T")

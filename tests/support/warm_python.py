@@ -46,7 +46,7 @@ class Program:
     ) -> None:
         self.returncode: int | None = None
         ended, tells_end = os.pipe()
-        self._ended = os.fdopen(ended, "r")
+        self._ended = ended
         if output is None:
             ours, theirs = zip(
                 *(self._pipe(writes) for writes in (True, False, False)), strict=True
@@ -78,8 +78,8 @@ class Program:
                 selector.register(self._ended, selectors.EVENT_READ)
                 if not selector.select(timeout_s):
                     raise subprocess.TimeoutExpired("a warm program", timeout_s or 0.0)
-            with self._ended:
-                self.returncode = int(self._ended.read())
+            self.returncode = int(os.read(self._ended, 16))
+            os.close(self._ended)
         return self.returncode
 
     def poll(self) -> int | None:

@@ -37,8 +37,8 @@ DIES = 19
 
 
 class Lived(msgspec.Struct):
-    """What one rank has seen of a life. ``states``: of the whole, after every step from its first
-    on, where 0 is what it began with."""
+    """What one rank has seen of a life. ``states``: of the whole, after every step from ``WRITTEN``
+    on; of a life that dies none, for to put the whole together takes long."""
 
     begun: int | None
     losses: list[float]
@@ -133,13 +133,14 @@ class Life:
 
     def live(self, fate: str) -> Lived:
         begun = self.guard.resume() if fate == "goes-on" else None
-        lived = Lived(begun, [], {begun or 0: self.state()}, [], [])
+        lived = Lived(begun, [], {} if begun is None else {begun: self.state()}, [], [])
         last = DIES if fate == "dies" else STEPS
         for number in range(begun or 0, last):
             lived.losses.append(self.step(number))
-            lived.states[number + 1] = self.state()
             if fate == "dies":
                 self.told(number + 1)
+            elif number + 1 >= WRITTEN:
+                lived.states[number + 1] = self.state()
         tier = self.loop._acting._tier
         tier.settle()
         lived.on_disk = tier.steps
