@@ -243,9 +243,19 @@ def failed(bye: wire.Bye, world_size: int) -> Finding | None:
     if bye.reason != "exception":
         return None
     who = f"rank {bye.rank}" if world_size > 1 else "the training"
-    last = bye.error.strip().splitlines()[-1:] or ["an exception, or an exit code other than 0"]
-    message = f"{who} failed at step {bye.step}: {shortened(last[0], 300)}"
+    what = _error_line(bye.error) or "an exception, or an exit code other than 0"
+    message = f"{who} failed at step {bye.step}: {shortened(what, 300)}"
     return _finding(Symptom.PROCESS_EXIT, bye.step, message, "", {})
+
+
+def _error_line(traceback: str) -> str:
+    """The line that names the error: the first after the frames, for its words may go on for many
+    lines, as CUDA's do. Without frames the last; empty where there is nothing."""
+    lines = traceback.strip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith("  File ")]
+    after = lines[frames[-1] + 1 :] if frames else []
+    named = [line for line in after if line and not line.startswith(" ")]
+    return (named or lines[-1:] or [""])[0]
 
 
 def _finding(

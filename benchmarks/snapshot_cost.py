@@ -4,10 +4,15 @@
     python -m benchmarks.snapshot_cost --json       # one object a row
     python -m benchmarks.snapshot_cost --models 1 --rounds 5
 
+    python -m benchmarks.snapshot_cost --device cuda --models 1 30 120
+
 A GPT-like stack of linear layers with the two moments of AdamW. In every round each way is timed
 once, one after the other; medians stand, and their ratios to the plain copy of the same bytes (into
 memory that is there) of the same rounds. What reaches the disk is fsynced by us, and not by
 ``torch.save``; ``torch.load`` is with ``weights_only=True`` and puts the state back.
+
+On a GPU the plain copy is to page-locked memory, and every way is timed until the device is done;
+what the host alone does of a snapshot is a line of its own.
 """
 
 from __future__ import annotations
@@ -30,12 +35,12 @@ from lossguard.probes.durable import DurableTier, read_snapshot
 from lossguard.probes.snapshots import SnapshotRing
 from lossguard.probes.training_state import TrainingState
 
-_WIDTHS = {"1": 256, "30": 1024}
+_WIDTHS = {"1": 256, "30": 1024, "120": 2048}
 """Millions of parameters, and the width of eight pairs of layers that have about as many."""
-_PAIRS = {"1": 4, "30": 7}
+_PAIRS = {"1": 4, "30": 7, "120": 7}
 
 
-def a_training(width: int, pairs: int) -> TrainingState:
+def a_training(width: int, pairs: int, device: str) -> TrainingState:
     """After its first step, so that the moments are there."""
     torch.manual_seed(0)
     layers = [
@@ -43,9 +48,9 @@ def a_training(width: int, pairs: int) -> TrainingState:
         for _ in range(pairs)
         for layer in (nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
     ]
-    model = nn.Sequential(*layers)
+    model = nn.Sequential(*layers).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    model(torch.randn(2, width)).square().mean().backward()
+    model(torch.randn(2, width, device=device)).square().mean().backward()
     optimizer.step()
     return TrainingState(model, [optimizer])
 
@@ -53,7 +58,7 @@ def a_training(width: int, pairs: int) -> TrainingState:
 class Ways:
     """Every way to keep one training's state and to go back to it."""
 
-    def __init__(self, state: TrainingState, folder: Path) -> None:
+    def __init__(self, state: TrainingState, folder: Path, device: str) -> None:
         assert state.model is not None
         self._model, self._optimizer = state.model, state.optimizers[0]
         self._state = state
@@ -61,15 +66,16 @@ class Ways:
         self._ring = SnapshotRing(state, capacity=1)
         self._snapshot = self._ring.capture(0)
         self.bytes = self._snapshot.bytes
-        self._source = torch.ones(self.bytes, dtype=torch.uint8)
-        self._target = torch.zeros(self.bytes, dtype=torch.uint8)
+        self._on_gpu = device != "cpu"
+        self._source = torch.ones(self.bytes, dtype=torch.uint8, device=device)
+        self._target = torch.zeros(self.bytes, dtype=torch.uint8, pin_memory=self._on_gpu)
         self._reported: list[str] = []
         self._step = 0
 
     def all(self) -> dict[str, Callable[[], object]]:
         """In the order in which they are timed: what is read was written before."""
-        return {
-            "plain copy": lambda: self._target.copy_(self._source),
+        ways: dict[str, Callable[[], object]] = {
+            "plain copy": lambda: self._target.copy_(self._source, non_blocking=True),
             "snapshot to memory": self._capture,
             "restore from memory": self._restore,
             "snapshot to disk": self._write,
@@ -77,6 +83,19 @@ class Ways:
             "torch.save": self._save,
             "torch.load": self._load,
         }
+        if not self._on_gpu:
+            return ways
+        whole: dict[str, Callable[[], object]]
+        whole = {name: self._to_its_end(do) for name, do in ways.items()}
+        return whole | {"snapshot to memory, the host": self._capture}
+
+    @staticmethod
+    def _to_its_end(do: Callable[[], object]) -> Callable[[], None]:
+        def until_the_device_is_done() -> None:
+            do()
+            torch.cuda.synchronize()
+
+        return until_the_device_is_done
 
     def _capture(self) -> None:
         self._snapshot = self._ring.capture(self._step)
@@ -113,6 +132,8 @@ def measure(ways: Ways, rounds: int) -> Iterator[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in ways.all()}
     for _ in range(rounds + 1):
         for name, do in ways.all().items():
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             begun = time.perf_counter()
             do()
             times[name].append(time.perf_counter() - begun)
@@ -127,10 +148,11 @@ def measure(ways: Ways, rounds: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _rows(models: list[str], rounds: int) -> Iterator[dict[str, Any]]:
+def _rows(models: list[str], rounds: int, device: str) -> Iterator[dict[str, Any]]:
     for name in models:
         with tempfile.TemporaryDirectory(prefix="lossguard-bench-") as folder:
-            ways = Ways(a_training(_WIDTHS[name], _PAIRS[name]), Path(folder))
+            training = a_training(_WIDTHS[name], _PAIRS[name], device)
+            ways = Ways(training, Path(folder), device)
             yield from measure(ways, rounds)
 
 
@@ -140,14 +162,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one object a row")
-    parser.add_argument("--models", nargs="+", choices=_WIDTHS, default=list(_WIDTHS))
+    parser.add_argument("--models", nargs="+", choices=_WIDTHS, default=["1", "30"])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if not chosen.json:
         sys.stdout.write(f"{os.cpu_count()} cores, torch {torch.__version__}, one thread\n\n")
         sys.stdout.write("| state | way | time | / plain copy |\n| --- | --- | --- | --- |\n")
-    for row in _rows(chosen.models, chosen.rounds):
+    for row in _rows(chosen.models, chosen.rounds, chosen.device):
         line = "| {mib} MiB | {way} | {ms} ms | {per_plain_copy} |".format(**row)
         sys.stdout.write((json.dumps(row) if chosen.json else line) + "\n")
         sys.stdout.flush()

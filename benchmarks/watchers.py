@@ -212,7 +212,8 @@ class Pass(Watcher):
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         super().__init__(model, optimizer)
-        self._flat = torch.zeros(sum(p.numel() for p in model.parameters()))
+        device = next(model.parameters()).device
+        self._flat = torch.zeros(sum(p.numel() for p in model.parameters()), device=device)
         self.after_backward = self.timed(self._look)  # type: ignore[method-assign]
 
     def _look(self, step: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lossguard.probes import wire
 from lossguard.probes.durable import files_of
 from lossguard.probes.durable_files import folder_of, require_space, write_folder
+from lossguard.probes.graph_capture import leave_captures_alone
 from lossguard.probes.last_steps import LastStep, LastSteps
 from lossguard.probes.outbox import Outbox
 
@@ -85,6 +86,7 @@ class Bundle:
 
     def _run(self) -> None:
         """Until there is nothing more to write."""
+        leave_captures_alone()
         while True:
             with self._lock:
                 if not self._waiting:

@@ -29,6 +29,7 @@ from lossguard.probes.durable_files import (
     sweep,
     write_folder,
 )
+from lossguard.probes.graph_capture import leave_captures_alone
 from lossguard.probes.plain_state import Blob, NotPlain, NotReadable, Tree, put_together, take_apart
 from lossguard.probes.snapshots import Snapshot
 
@@ -176,6 +177,7 @@ class DurableTier:
                 shutil.rmtree(self._folder.parent / name, ignore_errors=True)
 
     def _write(self, snapshot: Snapshot) -> None:
+        leave_captures_alone()
         try:
             if not self._swept:
                 sweep(self._folder)

@@ -87,6 +87,8 @@ class Finder(Listener):
             if met[1] is not None and met[1] is not getattr(self._here, "last", None):
                 self._take_turns(met[1])
             return
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            return  # it becomes part of a graph, whose replays nobody can follow
         with self._lock:
             self._meet(optimizer, has_closure)
 

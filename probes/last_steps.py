@@ -36,7 +36,10 @@ class LastStep(NamedTuple):
     @property
     def is_here(self) -> bool:
         """Whether all of it has arrived. Never waits."""
-        return self.ready is None or bool(self.ready.query())
+        try:
+            return self.ready is None or bool(self.ready.query())
+        except RuntimeError:  # a kernel has failed: nothing arrives any more
+            return False
 
     @property
     def has_batch(self) -> bool:

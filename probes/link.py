@@ -23,6 +23,7 @@ from lossguard.home import Home
 from lossguard.probes import wire
 from lossguard.probes.absence import Absence
 from lossguard.probes.flight_recorder import collectives
+from lossguard.probes.graph_capture import leave_captures_alone
 from lossguard.probes.launch import agent_is_running, start_agent
 from lossguard.probes.outbox import Outbox, Parcel
 from lossguard.probes.whereabouts import Place, all_stacks
@@ -97,14 +98,17 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="lossguard-link", daemon=True)
         self._thread.start()
 
-    def close(self, timeout_s: float = 1.8) -> None:
-        """Send what is left, for at most ``timeout_s`` [s], and end the thread. Idempotent.
+    def close(self, timeout_s: float = 1.8) -> bool:
+        """Send what is left, for at most ``timeout_s`` [s], and end the thread; whether it has.
+        Idempotent.
 
         Does nothing in a forked child: the thread is not there.
         """
-        if os.getpid() == self._pid:
-            self._stop.set()
-            self._thread.join(timeout_s)
+        if os.getpid() != self._pid:
+            return False
+        self._stop.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def abandon(self) -> None:
         """As ``close``, without waiting for it: only the end of the process does."""
@@ -127,6 +131,7 @@ class Link:
 
     def _run(self) -> None:
         try:
+            leave_captures_alone()
             context = zmq.Context()
             try:
                 connection = self._connect(context)

@@ -146,6 +146,9 @@ class Loop(Measuring):
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Arguments | None:
         if not self._alive:
             return None
+        if self._senses.is_captured():
+            self._leave_captured()
+            return None
         if self._in_step is not None and optimizer is self._in_step and is_nested(optimizer):
             self._nested += 1
             return None

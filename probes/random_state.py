@@ -17,7 +17,7 @@ def capture_random() -> dict[str, Any]:
         import numpy as np
 
         state["numpy"] = np.random.get_state()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 

@@ -18,6 +18,7 @@ from lossguard.probes.activations import ActivationNorms
 from lossguard.probes.discover import entrance_of
 from lossguard.probes.evaluation import Evaluated, Evaluation
 from lossguard.probes.gradients import GradientNorms, Norms
+from lossguard.probes.graph_capture import is_capturing_on
 from lossguard.probes.hooks import Hooks
 from lossguard.probes.inputs import Inputs, InputStatistics
 from lossguard.probes.listener import Listener, LossCall
@@ -68,6 +69,8 @@ class Senses(Listener):
         self._model = model
         self._shield = shield
         self._alive = True
+        self.is_captured = is_capturing_on(device)
+        """Whether what is queued now becomes part of a CUDA graph: nothing is measured then."""
         self._thread = threading.get_ident()
         self.missing = missing
         self._owned: set[int] = set()
@@ -160,11 +163,12 @@ class Senses(Listener):
             self._alive = was_alive
 
     def hears(self) -> bool:
-        """Whether this is the thread that trains with our optimizer.
+        """Whether this is the thread that trains with our optimizer, and no graph is captured.
 
         Another one must not even look at our gradients: they may be freed under its hands.
         """
-        return self._alive and threading.get_ident() == self._thread
+        here = self._alive and threading.get_ident() == self._thread
+        return here and not self.is_captured()
 
     @property
     def thread(self) -> int:
@@ -204,7 +208,7 @@ class Senses(Listener):
         """``hook`` behind the shield; with ``sampled`` only at sampled steps."""
         # A module's hook runs between two large kernels, with nothing of ours in the processor's
         # caches: each function called costs microseconds there.
-        timed = self._shield.timed
+        timed, is_captured = self._shield.timed, self.is_captured
 
         def guarded(module: nn.Module, args: Any, output: Any) -> None:
             if (
@@ -213,6 +217,7 @@ class Senses(Listener):
                 and self._alive
                 and _thread() == self._thread
                 and (not sampled or self._is_sampled)
+                and not is_captured()
             ):
                 timed(part, hook, module, args, output)
 

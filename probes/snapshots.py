@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,11 @@ from typing import Any
 import torch
 
 from lossguard.probes import wire
+from lossguard.probes.copy_cost import CopyCost
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.learning_rate import rate_on_host
 from lossguard.probes.tensors import copies_done
 from lossguard.probes.training_state import TrainingState, captured_bytes
-
-_COSTS = 3
-"""Latest snapshots whose middle cost is taken for that of the next."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Snapshot:
     ready: Any = None
     taken_s: float = 0.0
     """By the monotonic clock [s]."""
+    begun: Any = None
+    """A CUDA event before the copies."""
 
 
 class SnapshotRing:
@@ -68,7 +67,9 @@ class SnapshotRing:
         self._budget = free_memory_bytes() // 4 if budget_bytes is None else budget_bytes
         self._ring: list[Snapshot] = []
         self._next_step = 0
-        self._costs_s: deque[float] = deque(maxlen=_COSTS)
+        self._cost = CopyCost()
+        self._taken_at = (0, 0.0)
+        """The step of the last, and how long a step took then [s]."""
         self._reserved = 0
 
     @property
@@ -81,6 +82,8 @@ class SnapshotRing:
         return [wire.Held(one.step, one.taken_s, one.bytes) for one in list(self._ring)]
 
     def is_due(self, step: int) -> bool:
+        if self._cost.is_news():
+            self._space_out()
         return step >= self._next_step
 
     def take(self, step: int, step_time_s: float) -> Snapshot:
@@ -90,23 +93,28 @@ class SnapshotRing:
         self._ring = [kept for kept in self._ring if kept.step < step]
         self._ring.append(snapshot)
         self._fit()
-        self._costs_s.append(time.perf_counter() - begun)
-        # One that was interrupted by another process must not put off the next for long.
-        cost_s = sorted(self._costs_s)[(len(self._costs_s) - 1) // 2]
-        rare = cost_s / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
-        self._next_step = step + max(self._min_interval, math.ceil(rare))
+        self._cost.took(time.perf_counter() - begun, snapshot.begun, snapshot.ready)
+        self._taken_at = (step, step_time_s)
+        self._space_out()
         return snapshot
+
+    def _space_out(self) -> None:
+        """When the next is due, by what the last ones cost."""
+        step, step_time_s = self._taken_at
+        rare = self._cost.seconds / (self._overhead * step_time_s) if step_time_s > 0 else 0.0
+        self._next_step = step + max(self._min_interval, math.ceil(rare))
 
     def capture(self, step: int) -> Snapshot:
         """A snapshot that is not kept here. Raises MemoryError like ``take``."""
         self._require_fit(self._state.live_bytes())
+        begun = copies_done()
         with torch.inference_mode(False):  # a script may evaluate under it: ours are plain copies
             kept = self._state.capture()
         kept["follows"] = dict(self._follows())
         size = captured_bytes(kept)
         self._require_fit(size)
         rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
-        return Snapshot(step, kept, size, rates, copies_done(), time.monotonic())
+        return Snapshot(step, kept, size, rates, copies_done(), time.monotonic(), begun)
 
     def reserve(self, size: int) -> None:
         """Leave ``size`` bytes of the budget to others. Raises MemoryError where that leaves less

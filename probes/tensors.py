@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossguard.probes.device_events import new_event
+from lossguard.probes.pinned import pinned_like
 from lossguard.probes.sharded import is_distributed, local_part
 
 
@@ -35,17 +37,23 @@ def _tensor_to_host(tensor: Tensor) -> Tensor:
     source = local_part(tensor.detach())
     if source.device.type == "cpu":
         return source.clone()
-    pinned = source.device.type == "cuda"
-    host = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=pinned)
+    if source.device.type != "cuda":
+        return source.cpu()
+    host = pinned_like(source)
     host.copy_(source, non_blocking=True)
     return host
 
 
 def copies_done() -> Any:
     """An event behind the copies that were just queued; None where nothing is queued."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+    if not torch.cuda.is_initialized():
         return None
-    event = torch.cuda.Event()
+    return recorded()
+
+
+def recorded() -> Any:
+    """An event of now on the current stream, between two of which time can be taken."""
+    event = new_event(timing=True)
     event.record()
     return event
 

@@ -85,7 +85,7 @@ class Together:
         try:
             group, arbiter, ballot = self._open()
             if group.lag:
-                self._look_back(arbiter, ballot)
+                self._look_back(group, arbiter, ballot)
             self._number += 1
             command = self._candidate(arbiter)
             if not (command or due or self.would_write is None):
@@ -152,7 +152,7 @@ class Together:
         self._agreed = stands.command
         return torch.full((), float(stands.code), dtype=torch.float32, device=self._device)
 
-    def _look_back(self, arbiter: Arbiter, ballot: Ballot) -> None:
+    def _look_back(self, group: vote_group.Group, arbiter: Arbiter, ballot: Ballot) -> None:
         """On a GPU: the vote of the step before, where this rank wanted something by it."""
         if self._last is None:
             return
@@ -160,6 +160,8 @@ class Together:
         if not (wish.command or wish.due):
             return
         agreed = ballot.agreed(votes, wish)
+        if group.why_over:
+            raise RuntimeError(group.why_over)
         if not agreed.where:
             raise vote_group.Unfit(_ASTRAY)
         self.takes_snapshot = agreed.due

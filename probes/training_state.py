@@ -19,10 +19,14 @@ from lossguard.probes.cut import CutOtherwise, Path, Place, leaves, place_of, pl
 from lossguard.probes.data_position import capture_position, is_data_position, replay_from
 from lossguard.probes.optimizer_state import capture_optimizer, restore_optimizer
 from lossguard.probes.parameters import optimizer_parameters
+from lossguard.probes.pinned import side_by_side
 from lossguard.probes.random_state import capture_random, restore_random
 from lossguard.probes.sharded import is_distributed, local_part
 from lossguard.probes.sharded_flat import flat_holders
 from lossguard.probes.tensors import back_in_place, size_bytes, to_host
+
+_BETWEEN_BYTES = 1 << 18
+"""For the gaps between the tensors of a capture."""
 
 
 @dataclass
@@ -68,14 +72,15 @@ class TrainingState:
             places: Any = self._places(tensors, states)
         except Exception as error:  # a cut of a kind that torch itself cannot place: no less kept
             places = str(error) if isinstance(error, CutOtherwise) else repr(error)
-        return ({"places": places} if places else {}) | {
-            "model": to_host(tensors),
-            "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
-            "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
-            "scaler": to_host(_scaler_tensors(self.scaler)),
-            "extra": to_host(states),
-            "random": capture_random(),
-        }
+        with side_by_side(self.live_bytes() + _BETWEEN_BYTES):
+            return ({"places": places} if places else {}) | {
+                "model": to_host(tensors),
+                "optimizers": [capture_optimizer(optimizer) for optimizer in self.optimizers],
+                "schedulers": [copy.deepcopy(s.state_dict()) for s in self.schedulers],
+                "scaler": to_host(_scaler_tensors(self.scaler)),
+                "extra": to_host(states),
+                "random": capture_random(),
+            }
 
     @torch.no_grad()
     def restore(self, kept: Mapping[str, Any], *, random_generators: bool) -> None:

@@ -10,11 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lossguard.probes.device_events import destroy_no_more, new_event
+from lossguard.probes.pinned import POOL
+from lossguard.probes.wire import MISSING_BITS
+
 Values = npt.NDArray[np.float32]
 
 
 class Arrival(Protocol):
-    """Values on their way to the host."""
+    """Values on their way to the host; all missing where the device is lost on the way."""
 
     def ready(self) -> bool: ...
     def read(self) -> Values:
@@ -58,21 +62,34 @@ class _Pinned:
     """One place of the ring of pinned buffers."""
 
     def __init__(self, size: int, free: deque[_Pinned]) -> None:
-        # Named in full: the script may have set another default device or dtype.
-        self.buffer = torch.empty(size, dtype=torch.float32, device="cpu", pin_memory=True)
-        self.event = torch.cuda.Event()
+        self.buffer = POOL.take(4 * size).view(torch.float32)
+        self.event = new_event()
         self._free = free
-
+        self._is_lost = False
         self.used = size
 
     def ready(self) -> bool:
-        return bool(self.event.query())
+        try:
+            return self._is_lost or bool(self.event.query())
+        except RuntimeError:  # a kernel has failed: the script will hear of it
+            self._lose()
+            return True
 
     def read(self) -> Values:
-        self.event.synchronize()  # in the reader's thread, and only at the very end of a run
+        try:
+            if not self._is_lost:
+                self.event.synchronize()  # in the reader's thread, at the very end of a run
+        except RuntimeError:
+            self._lose()
         values: Values = self.buffer.numpy()[: self.used].copy()
-        self._free.append(self)
+        if not self._is_lost:
+            self._free.append(self)
         return values
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        destroy_no_more()
+        self.buffer.view(torch.int32).fill_(MISSING_BITS)
 
     def peek(self, begin: int, end: int) -> Values:
         values: Values = self.buffer.numpy()[begin:end]

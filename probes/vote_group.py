@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lossguard.probes.vote_on_cuda import on_cuda
+
 PATIENCE_S = 30.0
 """A peer that has not come to the vote by then is missing, for good [s]."""
 
 ON_CUDA = "LOSSGUARD_VOTE_ON_CUDA"
-"""Set to 1, ranks that train on GPUs vote too. So far it has not been tried on several GPUs."""
+"""Set to 0, ranks that train on GPUs do not vote: they are observed."""
 
 
 class Unfit(Exception):
@@ -28,6 +30,8 @@ class Group(Protocol):
     """Adds up what every rank gives. ``lag`` is how many steps later the host may look at it."""
 
     lag: int
+    why_over: str
+    """Why the sums of the last votes are none; empty where they are."""
 
     def add_up(self, votes: Tensor) -> None:
         """In place, to the same bits on every rank. Raises where a peer is missing."""
@@ -46,11 +50,14 @@ def form(store: Any, key: str, rank: int, size: int, device: torch.device) -> Gr
     mine = PrefixStore(key, store)
     if device.type == "cpu":
         return OnHost(mine, rank, size)
-    if device.type == "cuda" and os.environ.get(ON_CUDA) == "1":
-        mine.set(f"here/{rank}", "")
-        mine.wait([f"here/{i}" for i in range(size)], timedelta(seconds=PATIENCE_S))
-        return OnCuda(mine, rank, size)
-    raise Unfit(f"ranks that train on {device.type} do not vote unless {ON_CUDA}=1 is set")
+    if device.type != "cuda" or torch.version.hip:
+        raise Unfit(f"ranks that train on {device.type} do not vote")
+    if os.environ.get(ON_CUDA) == "0":
+        raise Unfit(f"{ON_CUDA}=0 is set")
+    try:
+        return on_cuda(mine, rank, size, device, PATIENCE_S)
+    except (OSError, AttributeError) as error:
+        raise Unfit(f"there is no NCCL that could be shared with torch: {error}") from error
 
 
 def _sum() -> Any:
@@ -65,6 +72,7 @@ class OnHost:
     """gloo: waited for, under a millisecond among the ranks of one machine."""
 
     lag = 0
+    why_over = ""
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
         import torch.distributed as dist
@@ -80,26 +88,3 @@ class OnHost:
     def close(self) -> None:
         """Closes the connections, by which the others know."""
         self._group = None
-
-
-class OnCuda:
-    """NCCL: ordered on the device among the step's kernels; the host does not wait."""
-
-    lag = 1
-
-    def __init__(self, store: Any, rank: int, size: int) -> None:
-        import torch.distributed as dist
-
-        options = dist.ProcessGroupNCCL.Options()
-        self._group: Any = dist.ProcessGroupNCCL(store, rank, size, options)
-        self._options = _sum()
-
-    def add_up(self, votes: Tensor) -> None:
-        """Queued; a missing peer shows as it does in the script's own collectives."""
-        self._group.allreduce([votes], self._options).wait()
-
-    def close(self) -> None:
-        """Ends the communicator."""
-        group, self._group = self._group, None
-        if group is not None:
-            group.abort()

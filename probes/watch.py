@@ -18,6 +18,7 @@ from lossguard.probes.living import LOOPS, Reason
 from lossguard.probes.machine import Machine
 from lossguard.probes.members import Members
 from lossguard.probes.outbox import Outbox
+from lossguard.probes.pinned import POOL
 from lossguard.probes.recorder import Recorder
 from lossguard.probes.senses import Senses
 from lossguard.probes.shield import Shield
@@ -27,6 +28,10 @@ from lossguard.probes.whereabouts import Place, standing
 log = logging.getLogger("lossguard")
 
 _MAX_WAITING = 1024
+_CAPTURED = (
+    "optimizer.step() is captured into a CUDA graph, whose replays nobody can follow: the run is "
+    "not watched any more"
+)
 _EVIDENCE_S = 0.5
 """What an incident has asked for at the very end is waited for so long [s]."""
 
@@ -218,10 +223,27 @@ class Watch(Listener):
         self._shield.always("acting", self._acting.after_update)
         self._stop_listening()
         self._shield.call("last values", self._send_rest)
+        self._leave(reason, wait=wait)
+
+    def _leave_captured(self) -> None:
+        """The update becomes part of a CUDA graph, whose replays call no hook: there is nothing to
+        be seen from here on. Nothing may be queued, or waited for, meanwhile."""
+        self.say("captured", _CAPTURED)
+        self._alive = False
+        self._stop_listening()
+        self._leave("closed", wait=False)
+
+    def _leave(self, reason: Reason, *, wait: bool) -> None:
         self._part(reason)
-        self._link.close() if wait else self._link.abandon()
+        if wait:
+            has_ended = self._link.close()
+        else:
+            has_ended = False
+            self._link.abandon()
         self._bundle.settle(_EVIDENCE_S if wait else 0.0)
         self._acting.close(finished=reason in ("finished", "closed"))
+        if has_ended:  # its thread has waited for all that was on its way from the device
+            self._shield.always("memory", POOL.trim)
 
     def _part(self, reason: Reason, error: str = "") -> None:
         if reason == "exception":

@@ -29,14 +29,19 @@ from lossguard.home import find_home
 from lossguard.probes import vote_group, wire
 from lossguard.probes.guard import Guard, attach
 from tests.e2e.ranks.hearing import lines_said
-from tests.e2e.ranks.jobs import fork_ranks
+from tests.e2e.ranks.jobs import DEVICE, fork_ranks
 from tests.support.waiting import eventually
 
 STEPS = 24
 BAD = 17
-BOUND = 0.1
 """The step [from 1 on] at which something happens."""
+BOUND = 0.1
 ONSET = 14
+LAG = int(DEVICE.type == "cuda")
+"""Steps by which the outcome of a vote is known later."""
+OBEYED = BAD + 1 + LAG
+RESTORED, DEEPER = (8, 2) if LAG else (11, 6)
+"""The newest snapshots that are old enough for ``ONSET``."""
 
 
 class Ended(msgspec.Struct):
@@ -87,7 +92,8 @@ class Run:
 
     def __init__(self, case: Case, name: str) -> None:
         torch.manual_seed(0)
-        self.model = case.wrap(nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4)))
+        layers = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
+        self.model = case.wrap(layers.to(DEVICE))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, fused=case.fused)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.factor, self.weight = 1.0, 1.0
@@ -132,7 +138,7 @@ class Run:
     def batch(self, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(8, 6, generator=generator)
-        return x[self.rank :: self.world] * self.factor
+        return x[self.rank :: self.world].to(DEVICE) * self.factor
 
     def forward_and_backward(self, step: int) -> float:
         self.optimizer.zero_grad()
@@ -148,7 +154,9 @@ class Run:
             tensors += [v for v in state.values() if isinstance(v, Tensor)]
         with torch.no_grad():
             local = [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
-            return hashlib.sha256(b"".join(t.numpy().tobytes() for t in local)).hexdigest()[:16]
+            return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in local)).hexdigest()[
+                :16
+            ]
 
     def train(self) -> Ended:
         kept: dict[str, Any] = {}
@@ -233,7 +241,7 @@ def snapshots_differ(run: Run, step: int) -> None:
     if step == BAD:
         ring = run.loop._acting._ring
         if run.rank == 1:
-            ring._ring = [s for s in ring._ring if s.step != 11]
+            ring._ring = [s for s in ring._ring if s.step != RESTORED]
         run.give("rollback", onset=ONSET)
 
 
@@ -291,9 +299,9 @@ CASES = {
     "unfused-left-out": Case(_ddp, policy="bare", leaves_out=(BAD,), fused=False),
     "spike": Case(_ddp, spike_on_one),
     "late": Case(_ddp, rollback_one_late),
-    "late-by-hand": Case(_ddp, policy="bare", goes_back=(BAD + 1, 11)),
+    "late-by-hand": Case(_ddp, policy="bare", goes_back=(OBEYED, RESTORED)),
     "differ": Case(_ddp, snapshots_differ),
-    "differ-by-hand": Case(_ddp, policy="bare", goes_back=(BAD + 1, 6)),
+    "differ-by-hand": Case(_ddp, policy="bare", goes_back=(OBEYED, DEEPER)),
     "cross": Case(_ddp, orders_cross),
     "by-agent": Case(_ddp, by_agent),
     "one-observes": Case(_ddp, one_observes),
@@ -303,7 +311,7 @@ CASES = {
     "sharded-clean": Case(_sharded),
     "sharded-nan": Case(_sharded, nan_and_rollback),
     "sharded-nan-by-hand": Case(
-        _sharded, policy="bare", leaves_out=(BAD,), goes_back=(BAD + 1, 11)
+        _sharded, policy="bare", leaves_out=(BAD,), goes_back=(OBEYED, RESTORED)
     ),
     "sharded-spike": Case(_sharded, norm_of_the_whole),
     "sharded-left-out": Case(_sharded, policy="bare", leaves_out=(BAD,)),

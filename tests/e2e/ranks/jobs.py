@@ -1,4 +1,8 @@
-"""Jobs of several ranks: processes of this host that find each other through gloo."""
+"""Jobs of several ranks: processes of this host that find each other through gloo.
+
+With LOSSGUARD_TEST_DEVICE=cuda they train on one GPU and speak NCCL. That refuses two ranks of one
+host on one device, so each calls itself another host, and they speak through sockets.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -19,6 +24,8 @@ from tests.support.ports import free_port
 from tests.support.warm_python import Program
 
 ROOT = Path(__file__).resolve().parents[3]
+_NCCL_PATIENCE = timedelta(seconds=20)
+DEVICE = torch.device(os.environ.get("LOSSGUARD_TEST_DEVICE", "cpu"))
 
 
 def fork_ranks(
@@ -49,7 +56,13 @@ def _work_on_rank(work: Callable[[int], None], rank: int, world: int, port: int)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    if DEVICE.type == "cuda":
+        os.environ |= {"NCCL_HOSTID": f"host-{rank}", "NCCL_SOCKET_IFNAME": "lo"}
+        torch.cuda.set_device(0)
+    if DEVICE.type == "cuda":
+        dist.init_process_group("nccl", timeout=_NCCL_PATIENCE)
+    else:
+        dist.init_process_group("gloo")
     work(rank)
 
 

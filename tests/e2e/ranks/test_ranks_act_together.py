@@ -13,20 +13,31 @@ import pytest
 
 from lossguard.agent import feed
 from lossguard.home import find_home
-from tests.e2e.ranks.acting import BAD, STEPS, Ended, by_hand
+from tests.e2e.ranks.acting import (
+    BAD,
+    DEEPER,
+    LAG,
+    OBEYED,
+    RESTORED,
+    STEPS,
+    Ended,
+    by_hand,
+)
 from tests.e2e.ranks.jobs import environment, run_job
 from tests.support.agents import AgentProcess, answering
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 RUN = "ranks"
-ON_TWO = (
+ON_TWO: tuple[str, ...] = (
     "bare", "clean", "clean-observed", "nan", "nan-unfused", "left-out", "unfused-left-out",
     "spike",
     "late", "late-by-hand", "differ", "differ-by-hand", "cross", "by-agent", "one-observes",
     "observed-nan", "observed-order", "sharded-bare", "sharded-clean", "sharded-nan",
     "sharded-nan-by-hand", "sharded-spike", "sharded-left-out", "alone-bare", "alone", "killed",
 )  # fmt: skip
+if LAG:  # torch's watchdog ends a rank whose peer has died on it, in minutes
+    ON_TWO = tuple(case for case in ON_TWO if case != "killed")
 ON_FOUR = ("sharded-nan", "sharded-nan-by-hand")
 KILLED = -9
 OF_THE_VOTE = ("together.py", "vote_group.py", "arbiter.py")
@@ -114,7 +125,9 @@ def test_what_one_rank_objects_to_all_skip(trainings: Trainings, case: str, refe
         assert replicas_agree(trainings.ended(case))
 
 
-@pytest.mark.parametrize(("case", "restored"), [("late", 11), ("differ", 6), ("by-agent", 11)])
+@pytest.mark.parametrize(
+    ("case", "restored"), [("late", RESTORED), ("differ", DEEPER), ("by-agent", RESTORED)]
+)
 def test_all_ranks_roll_back_at_the_same_step_to_the_same_step(
     trainings: Trainings, case: str, restored: int
 ) -> None:
@@ -124,16 +137,16 @@ def test_all_ranks_roll_back_at_the_same_step_to_the_same_step(
     by_hand = trainings.ended("differ-by-hand" if case == "differ" else "late-by-hand")
     for ours, theirs in zip(ended, by_hand, strict=True):
         assert [a["status"] for a in ours.answers] == ["done"]
-        assert [(a["step"], a["restored_step"]) for a in ours.answers] == [(BAD + 1, restored)]
+        assert [(a["step"], a["restored_step"]) for a in ours.answers] == [(OBEYED, restored)]
         assert ours.losses == theirs.losses
-        assert ours.weights[BAD + 1 :] == theirs.weights[BAD + 1 :]
+        assert ours.weights[OBEYED:] == theirs.weights[OBEYED:]
 
 
 def test_an_order_is_answered_once_for_all_ranks(trainings: Trainings) -> None:
     """By the agent, when all have carried it out."""
     assert trainings.ordered.status == "done"
-    assert trainings.ordered.step == BAD + 1
-    assert "restored_step 11" in trainings.ordered.result
+    assert trainings.ordered.step == OBEYED
+    assert f"restored_step {RESTORED}" in trainings.ordered.result
 
 
 def test_orders_that_cross_on_the_way_are_obeyed_in_one_order(trainings: Trainings) -> None:
@@ -141,7 +154,10 @@ def test_orders_that_cross_on_the_way_are_obeyed_in_one_order(trainings: Trainin
     ended = trainings.ended("cross")
     assert replicas_agree(ended)
     assert ended[0].answers == ended[1].answers
-    assert [(a["status"], a["step"]) for a in ended[0].answers] == [("done", 16), ("done", 17)]
+    assert [(a["status"], a["step"]) for a in ended[0].answers] == [
+        ("done", BAD - 1 + LAG),
+        ("done", BAD + LAG),
+    ]
     assert [one.skipped for one in ended] == [1, 1]
 
 
@@ -153,8 +169,8 @@ def test_a_sharded_model_skips_and_rolls_back(trainings: Trainings, ranks: int) 
     assert len(ours) == len(theirs) == ranks
     for mine, by_itself in zip(ours, theirs, strict=True):
         assert mine.skipped == 1
-        assert [(a["status"], a["restored_step"]) for a in mine.answers] == [("done", 11)]
-        assert mine.weights[BAD + 1 :] == by_itself.weights[BAD:]
+        assert [(a["status"], a["restored_step"]) for a in mine.answers] == [("done", RESTORED)]
+        assert mine.weights[OBEYED:] == by_itself.weights[OBEYED - 1 :]
         assert mine.losses[BAD:] == by_itself.losses[BAD - 1 :]
 
 
@@ -183,13 +199,16 @@ def test_a_rank_that_steps_no_more_ends_the_vote_and_not_the_training(
     assert [one.weights for one in ended] == [one.weights for one in bare]
     assert [len(one.losses) for one in ended] == [STEPS, BAD - 1]
     assert [len(one.log) for one in ended] == [1, 0]
-    assert [one.votes for one in ended] == [BAD, BAD - 1]
+    assert BAD <= ended[0].votes <= BAD + LAG
+    assert ended[1].votes == BAD - 1
 
 
 def test_a_rank_that_dies_between_vote_and_rollback_ends_the_run_as_it_would_bare(
     trainings: Trainings,
 ) -> None:
     """By the process group's own error, out of the script's own collective, a step later."""
+    if LAG:
+        pytest.skip("torch's watchdog ends it, in its own time")
     assert msgspec.msgpack.decode((trainings.out / "2" / "codes").read_bytes()) == [0, KILLED]
     (ended,) = trainings.ended("killed")
     assert len(ended.losses) == BAD + 1

@@ -251,3 +251,18 @@ def test_an_exception_is_said_in_its_own_words() -> None:
     found = failed(wire.Bye(run="run-a", rank=0, step=9, reason="exception", error=error), 1)
     assert found is not None
     assert found.message == "the training failed at step 9: ValueError: a bad thing"
+
+
+def test_of_an_error_of_many_lines_the_one_that_names_it_is_said() -> None:
+    """CUDA's go on with where to look."""
+    error = (
+        'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n'
+        "    tokens[0] = 1\n    ~~~~~~^^^\n"
+        "torch.AcceleratorError: CUDA error: device-side assert triggered\n"
+        "Search for `cudaErrorAssert' in the documentation.\nCompile with `TORCH_USE_CUDA_DSA`.\n"
+    )
+    found = failed(wire.Bye(run="run-a", rank=0, step=9, reason="exception", error=error), 1)
+    assert found is not None
+    assert found.message.endswith(
+        "9: torch.AcceleratorError: CUDA error: device-side assert triggered"
+    )

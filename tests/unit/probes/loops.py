@@ -108,8 +108,9 @@ class NoLink(Link):
         self.limits: wire.Limits | None = None
         self.orders: deque[wire.Command] = deque()
 
-    def close(self, timeout_s: float = 1.8) -> None:
+    def close(self, timeout_s: float = 1.8) -> bool:
         """Nothing to end."""
+        return True
 
     def abandon(self) -> None:
         """Nothing to end."""

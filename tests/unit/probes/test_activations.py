@@ -67,6 +67,24 @@ def test_it_is_the_rms_of_every_watched_output(watch: Watch) -> None:
         assert records.of(f"act_rms/{name}")[0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_of_a_very_large_output_it_is_that_of_some_of_its_rows(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits of a language model: as good as all of them."""
+    monkeypatch.setattr("lossguard.probes.activations._MOST", 1 << 14)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 200))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    records = Records(watch(model, optimizer))
+    out = model(torch.randn(40, 64, 16))
+    out.square().mean().backward()
+    optimizer.step()
+    measured = records.of("act_rms/0")[0]
+    expected = float(out.detach().double().square().mean().sqrt())
+    assert measured == pytest.approx(expected, rel=0.03)
+    assert measured != pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lossguard.probes.pieces import by_steps, every, flat_view, is_measurable, sample, thinned
+from lossguard.probes.pieces import (
+    by_steps,
+    every,
+    flat_view,
+    is_measurable,
+    sample,
+    some_rows,
+    thinned,
+)
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
@@ -43,6 +51,20 @@ def test_a_sample_is_some_of_the_elements_each_once(
     assert set(values.tolist()) <= set(tensor.flatten().tolist())
     if tensor.numel() <= limit:
         assert len(values) == tensor.numel()
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=SIZES, limit=st.integers(1, 500))
+def test_of_a_large_tensor_whole_rows_are_taken(sizes: list[int], limit: int) -> None:
+    """As long as one fits."""
+    tensor = torch.arange(math.prod(sizes)).reshape(sizes)
+    rows = some_rows(tensor, limit)
+    assert 1 <= rows.numel() <= limit or rows.numel() == 1
+    assert rows.data_ptr() == tensor.data_ptr(), "a view"
+    if sizes[-1] <= limit:
+        assert rows.shape[-1] == sizes[-1]
+    if math.prod(sizes) <= limit:
+        assert rows.shape == tensor.shape
 
 
 @pytest.mark.parametrize("memory", ["contiguous", "channels_last"])

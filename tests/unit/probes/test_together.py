@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lossguard.policy_choice import choose_policy
 from lossguard.probes import measurement, vote_group, wire
+from lossguard.probes.ballot import Wish
 from lossguard.probes.beginning import begin
 from lossguard.probes.together import Together
 from lossguard.probes.training_state import TrainingState
@@ -260,9 +261,25 @@ def test_a_part_of_the_probe_that_fails_takes_this_rank_out_of_the_vote(
     assert group.times == 2
 
 
-def test_ranks_on_gpus_do_not_vote_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+@TWO
+def test_where_the_vote_on_the_device_was_given_up_it_is_said_why(watch: Watch) -> None:
+    """Its sums are zeros, which would look like ranks that have gone astray."""
+    loop = Commanded(watch)
+    acting = loop_of(loop.guard)._acting
+    group = Answering(torch.zeros_like, lag=1)
+    assert acting._together is not None
+    open_on(acting._together, group, in_memory())
+    acting._together._last = 1, torch.zeros(10), Wish(due=True)
+    group.why_over = "a rank is gone"
+    loop.run(1)
+    assert "a rank is missing (a rank is gone)" in acting._together.why_not
+
+
+def test_ranks_on_gpus_do_not_vote_where_they_are_told_not_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing is asked of the other ranks then, and nobody waits."""
-    monkeypatch.delenv(vote_group.ON_CUDA, raising=False)
+    monkeypatch.setenv(vote_group.ON_CUDA, "0")
     with pytest.raises(vote_group.Unfit, match=vote_group.ON_CUDA):
         vote_group.form(in_memory(), "key", 0, 2, torch.device("cuda"))
 

@@ -23,6 +23,7 @@ class Answering:
         self, others: Callable[[Tensor], Tensor] = lambda votes: votes.clone(), lag: int = 0
     ) -> None:
         self.lag = lag
+        self.why_over = ""
         self.others = others
         self.closed = False
         self.times = 0
