@@ -19,7 +19,8 @@ PATIENCE_S = 30.0
 """A peer that has not come to the vote by then is missing, for good [s]."""
 
 ON_CUDA = "LOSSGUARD_VOTE_ON_CUDA"
-"""Set to 0, ranks that train on GPUs do not vote: they are observed."""
+"""Set to 1, ranks that train on GPUs vote too. That has been seen with several ranks on one GPU,
+and not on several GPUs."""
 
 
 class Unfit(Exception):
@@ -52,8 +53,8 @@ def form(store: Any, key: str, rank: int, size: int, device: torch.device) -> Gr
         return OnHost(mine, rank, size)
     if device.type != "cuda" or torch.version.hip:
         raise Unfit(f"ranks that train on {device.type} do not vote")
-    if os.environ.get(ON_CUDA) == "0":
-        raise Unfit(f"{ON_CUDA}=0 is set")
+    if os.environ.get(ON_CUDA) != "1":
+        raise Unfit(f"ranks that train on cuda do not vote unless {ON_CUDA}=1 is set")
     try:
         return on_cuda(mine, rank, size, device, PATIENCE_S)
     except (OSError, AttributeError) as error:

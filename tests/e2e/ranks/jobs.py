@@ -58,6 +58,7 @@ def _work_on_rank(work: Callable[[int], None], rank: int, world: int, port: int)
     torch.set_num_threads(1)
     if DEVICE.type == "cuda":
         os.environ |= {"NCCL_HOSTID": f"host-{rank}", "NCCL_SOCKET_IFNAME": "lo"}
+        os.environ["LOSSGUARD_VOTE_ON_CUDA"] = "1"
         torch.cuda.set_device(0)
     if DEVICE.type == "cuda":
         dist.init_process_group("nccl", timeout=_NCCL_PATIENCE)

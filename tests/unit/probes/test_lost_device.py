@@ -11,6 +11,7 @@ from lossguard.probes import transfer, wire
 from lossguard.probes.copy_cost import CopyCost
 from lossguard.probes.graph_capture import is_capturing_on, leave_captures_alone
 from lossguard.probes.last_steps import LastStep
+from lossguard.probes.pinned import POOL
 
 
 class Event:
@@ -44,7 +45,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> transfer.PinnedTransfer:
     """Of two places, over plain memory."""
     monkeypatch.setattr(Event, "lost", False)
     monkeypatch.setattr(transfer, "new_event", Event)
-    monkeypatch.setattr(transfer.POOL, "take", lambda size: torch.zeros(size, dtype=torch.uint8))
+    monkeypatch.setattr(POOL, "take", lambda size: torch.zeros(size, dtype=torch.uint8))
     return transfer.PinnedTransfer(3, places=2)
 
 

@@ -275,11 +275,9 @@ def test_where_the_vote_on_the_device_was_given_up_it_is_said_why(watch: Watch) 
     assert "a rank is missing (a rank is gone)" in acting._together.why_not
 
 
-def test_ranks_on_gpus_do_not_vote_where_they_are_told_not_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_ranks_on_gpus_do_not_vote_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of the other ranks then, and nobody waits."""
-    monkeypatch.setenv(vote_group.ON_CUDA, "0")
+    monkeypatch.delenv(vote_group.ON_CUDA, raising=False)
     with pytest.raises(vote_group.Unfit, match=vote_group.ON_CUDA):
         vote_group.form(in_memory(), "key", 0, 2, torch.device("cuda"))
 

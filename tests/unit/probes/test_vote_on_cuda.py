@@ -212,6 +212,7 @@ def test_ranks_where_there_is_no_nccl_do_not_vote(
     def absent() -> Any:
         raise OSError("libnccl.so.2: no such file")
 
+    monkeypatch.setenv(vote_group.ON_CUDA, "1")
     monkeypatch.setattr(nccl, "load", absent)
     with pytest.raises(vote_group.Unfit):
         vote_group.form(in_memory(), "key", 0, 2, torch.device(kind))
