@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +23,16 @@ from lossguard.probes.pinned import POOL
 from lossguard.probes.recorder import Recorder
 from lossguard.probes.senses import Senses
 from lossguard.probes.shield import Shield
+from lossguard.probes.tensors import copies_done
 from lossguard.probes.training_state import TrainingState
 from lossguard.probes.whereabouts import Place, standing
 
 log = logging.getLogger("lossguard")
 
 _MAX_WAITING = 1024
+_COPIES_S = 0.5
+"""The last copies from a device are waited for so long [s]."""
+_LOOK_S = 0.01
 _CAPTURED = (
     "optimizer.step() is captured into a CUDA graph, whose replays nobody can follow: the run is "
     "not watched any more"
@@ -104,10 +109,12 @@ class Watch(Listener):
         """Call it when nothing is listened to any more."""
         self._at_end.append(function)
 
-    def _stop_listening(self) -> None:
-        while self._at_end:
-            self._at_end.pop()()
-        self._members.close()
+    def _stop_listening(self, *, within_step: bool = False) -> None:
+        # Torch walks over an optimizer's hooks as it calls one: there they stay, and do nothing.
+        if not within_step:
+            while self._at_end:
+                self._at_end.pop()()
+            self._members.close()
         self._senses.close()
         patches.stop_listening(self)
         leaving.tell_no_more(self._link)
@@ -230,7 +237,7 @@ class Watch(Listener):
         be seen from here on. Nothing may be queued, or waited for, meanwhile."""
         self.say("captured", _CAPTURED)
         self._alive = False
-        self._stop_listening()
+        self._stop_listening(within_step=True)
         self._leave("closed", wait=False)
 
     def _leave(self, reason: Reason, *, wait: bool) -> None:
@@ -242,8 +249,8 @@ class Watch(Listener):
             self._link.abandon()
         self._bundle.settle(_EVIDENCE_S if wait else 0.0)
         self._acting.close(finished=reason in ("finished", "closed"))
-        if has_ended:  # its thread has waited for all that was on its way from the device
-            self._shield.always("memory", POOL.trim)
+        if has_ended:
+            self._shield.always("memory", _give_memory_back)
 
     def _part(self, reason: Reason, error: str = "") -> None:
         if reason == "exception":
@@ -256,6 +263,17 @@ class Watch(Listener):
     def _send_rest(self) -> None:
         if (rest := self._recorder.record_rest(self.step)) is not None:
             self._outbox.put(rest)
+
+
+def _give_memory_back() -> None:
+    """What was locked for copies that nobody holds any more, if the device is soon done with it."""
+    done = copies_done()
+    by = time.monotonic() + _COPIES_S
+    while done is not None and not done.query():
+        if time.monotonic() > by:
+            return
+        time.sleep(_LOOK_S)
+    POOL.trim()
 
 
 def _let_go(link: Link, outbox: Outbox, hello: wire.Hello) -> None:
