@@ -241,6 +241,13 @@ FAULTS = (
           _H + "test_a_process_that_holds_the_gil_for_long_is_not_given_up"),
     Fault("probe", "the interpreter ends, in every way", "",
           _E + "attaching/test_as_a_plain_run.py::test_a_script_ends_as_it_would_alone"),
+    Fault("probe", "a kernel fails, and with it every call to the device", "what was on its way",
+          _P + "test_lost_device.py::test_what_does_not_arrive_any_more_is_missing"),
+    Fault("probe", "the update is captured into a CUDA graph", "the run, from there on; said",
+          _P + "test_graph_capture.py::test_the_run_is_no_longer_watched_and_goes_on"),
+    Fault("probe", "a rank leaves, dies or stays away, on the device", "the guard; said once",
+          _P + "test_vote_on_cuda.py::"
+          "test_one_that_does_not_come_is_waited_for_that_long_and_no_longer"),
     Fault("network", "loss, delay, repeats, reordering, half open, cut", "counted as dropped",
           _T + "test_training_through_any_network_is_the_same_training"),
     Fault("network", "commands lost, repeated, reordered, with kills", "",
