@@ -1,4 +1,5 @@
-"""Size of what the watched modules put out: one reduction each, which a NaN or Inf survives."""
+"""Size of what the watched modules put out: one reduction each, which a NaN or Inf survives, if it
+is among what is looked at."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ def adopt_optimizers_of(loop: Loop) -> None:
 
     def before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
         one = reference()
-        if one is None or optimizer in one.optimizers or any(r() is optimizer for r in refused):
+        if one is None or not one.is_alive or optimizer in one.optimizers:
+            return
+        if any(r() is optimizer for r in refused):
             return
         if any(map(one.senses.owns, optimizer_parameters(optimizer))) and not one.is_in_step:
             one.replace_by(optimizer)

@@ -30,8 +30,8 @@ class BatchCopies:
         self._make_room = make_room
         self._things = 0
         self.bytes = 0
-        self.on_device = False
-        """Whether some of them are on their way from one."""
+        self.devices: set[torch.device] = set()
+        """Those that some of them are on their way from."""
         self.too_large = False
 
     def of(self, value: Any) -> Any:
@@ -84,6 +84,6 @@ class BatchCopies:
             return f"<{type(tensor).__qualname__} of a captured graph, not kept>"
         if not self._takes(tensor.numel() * tensor.element_size()):
             return _TOO_LARGE
-        self.on_device |= tensor.device.type != "cpu"
+        self.devices.add(tensor.device)
         with torch.inference_mode(False), torch.no_grad():
             return to_host(tensor)

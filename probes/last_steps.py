@@ -13,6 +13,7 @@ import torch
 from lossguard.probes.batch_copies import BatchCopies
 from lossguard.probes.free_memory import free_memory_bytes
 from lossguard.probes.listener import LossCall
+from lossguard.probes.pinned import side_by_side
 from lossguard.probes.random_state import capture_random
 from lossguard.probes.tensors import copies_done
 
@@ -21,6 +22,8 @@ _MOST_BYTES = 256 << 20
 _SHARE = 8
 """Of the memory that is free, batches take this part at most."""
 _STEPS = 64
+_TOGETHER = 1 << 16
+"""Small tensors of a batch share page-locked memory of this size [bytes]."""
 
 
 class LastStep(NamedTuple):
@@ -92,14 +95,16 @@ class LastSteps:
             self._open = _Open(capture_random(), BatchCopies(self._make_room))
         now = self._open
         if self.keeps_batches and now is not None and not now.copies.too_large:
-            given = {"args": now.copies.of(args), "kwargs": now.copies.of(dict(kwargs))}
+            with side_by_side(0, at_least=_TOGETHER):
+                given = {"args": now.copies.of(args), "kwargs": now.copies.of(dict(kwargs))}
             now.forwards.append(given)
 
     def loss_is_asked(self, call: LossCall) -> None:
         """A loss is computed, with gradients."""
         now = self._open
         if self.keeps_batches and now is not None and not now.copies.too_large:
-            now.targets.append(now.copies.of(call.arguments().get("target")))
+            with side_by_side(0, at_least=_TOGETHER):
+                now.targets.append(now.copies.of(call.arguments().get("target")))
 
     def step_ends(self, step: int) -> None:
         """What was kept since the last step is of this one."""
@@ -107,14 +112,14 @@ class LastSteps:
         if now is None:
             return
         kept: dict[str, Any] = {"random": now.random}
-        size, arrives = now.copies.bytes, now.copies.on_device
+        size, devices = now.copies.bytes, now.copies.devices
         if now.copies.too_large:
-            self.too_large, size, arrives = True, 0, False
+            self.too_large, size, devices = True, 0, set()
         elif now.forwards:
             kept |= {"forwards": now.forwards, "targets": now.targets}
         if len(self._ring) == _STEPS:
             self._forget_oldest()
-        self._ring.append(LastStep(step, kept, size, copies_done() if arrives else None))
+        self._ring.append(LastStep(step, kept, size, copies_done(devices)))
         self._bytes += size
 
     def _make_room(self, size: int) -> bool:

@@ -107,14 +107,15 @@ class SnapshotRing:
     def capture(self, step: int) -> Snapshot:
         """A snapshot that is not kept here. Raises MemoryError like ``take``."""
         self._require_fit(self._state.live_bytes())
-        begun = copies_done()
+        devices = self._state.devices()
+        begun = copies_done(devices)
         with torch.inference_mode(False):  # a script may evaluate under it: ours are plain copies
             kept = self._state.capture()
         kept["follows"] = dict(self._follows())
         size = captured_bytes(kept)
         self._require_fit(size)
         rates = tuple(rate_on_host(group.get("lr")) for group in self._state.param_groups)
-        return Snapshot(step, kept, size, rates, copies_done(), time.monotonic(), begun)
+        return Snapshot(step, kept, size, rates, copies_done(devices), time.monotonic(), begun)
 
     def reserve(self, size: int) -> None:
         """Leave ``size`` bytes of the budget to others. Raises MemoryError where that leaves less
@@ -154,7 +155,12 @@ class SnapshotRing:
         return fitting[max(0, len(fitting) - 1 - deeper)] if fitting else None
 
     def restore(self, snapshot: Snapshot, *, random_generators: bool) -> None:
-        """Go back to ``snapshot`` and drop those after it: they are of the undone past."""
+        """Go back to ``snapshot`` and drop those after it: they are of the undone past.
+
+        Waits until its copies have arrived: some of it may be read on the host.
+        """
+        if snapshot.ready is not None:
+            snapshot.ready.synchronize()
         self._state.restore(snapshot.kept, random_generators=random_generators)
         self._ring = [kept for kept in self._ring if kept.step <= snapshot.step]
 

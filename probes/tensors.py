@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossguard.probes.device_events import new_event
+from lossguard.probes.device_events import Mark
 from lossguard.probes.pinned import pinned_like
 from lossguard.probes.sharded import is_distributed, local_part
 
@@ -44,18 +45,11 @@ def _tensor_to_host(tensor: Tensor) -> Tensor:
     return host
 
 
-def copies_done() -> Any:
-    """An event behind the copies that were just queued; None where nothing is queued."""
-    if not torch.cuda.is_initialized():
-        return None
-    return recorded()
-
-
-def recorded() -> Any:
-    """An event of now on the current stream, between two of which time can be taken."""
-    event = new_event(timing=True)
-    event.record()
-    return event
+def copies_done(devices: Iterable[torch.device]) -> Mark | None:
+    """A mark behind the copies that were just queued from there; None where nothing is queued, as
+    on the CPU."""
+    queued = [device for device in devices if device.type == "cuda"]
+    return Mark(queued) if queued else None
 
 
 def back_in_place(live: Any, kept: Any) -> Any:

@@ -152,6 +152,14 @@ class TrainingState:
             raise CutOtherwise(f"{path} has the shape {whole}, and its parameter {place[0]}")
         return place
 
+    def devices(self) -> set[torch.device]:
+        """Where its tensors lie."""
+        tensors = [
+            *self._named_tensors().values(),
+            *(t for t in self.extra.values() if _is_tensor(t)),
+        ]
+        return {local_part(tensor.detach()).device for tensor in tensors}
+
     def parameter_names(self) -> list[str]:
         """Of ``model`` in a capture what is trained, or could be: no buffers."""
         tensors = self._named_tensors().items()
@@ -220,6 +228,10 @@ class TrainingState:
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+def _is_tensor(thing: Any) -> bool:
+    return isinstance(thing, Tensor)
 
 
 def _scaler_tensors(scaler: Any) -> dict[str, Any]:

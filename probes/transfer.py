@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lossguard.probes.device_events import destroy_no_more, new_event
+from lossguard.probes.device_events import destroy_no_more, new_event, record_on
 from lossguard.probes.pinned import POOL
 from lossguard.probes.wire import MISSING_BITS
 
@@ -110,7 +110,7 @@ class PinnedTransfer:
             return None
         place.used = vector.numel()
         place.buffer[: place.used].copy_(vector, non_blocking=True)
-        place.event.record()
+        record_on(place.event, vector.device)
         return place
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lossguard.probes import nccl
-from lossguard.probes.device_events import new_event
+from lossguard.probes.device_events import new_event, record_on
 from lossguard.probes.graph_capture import leave_captures_alone
 
 log = logging.getLogger("lossguard")
@@ -42,14 +42,15 @@ class _Events:
     """Used again and never let go: to destroy one waits for whoever waits for the device, and that
     would be the thread that is to end this."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], record: Callable[[Any], None]) -> None:
         self._make = make
+        self._record = record
         self._spare: deque[Any] = deque()
 
     def now(self) -> Any:
-        """One that is recorded on the current stream."""
+        """One that is recorded behind what is queued."""
         event = self._spare.popleft() if self._spare else self._make()
-        event.record()
+        self._record(event)
         return event
 
     def take_back(self, cast: _Cast) -> None:
@@ -76,12 +77,13 @@ class OnCuda:
         begin: Callable[[bytes, int, int], nccl.Communicator],
         make_id: Callable[[], bytes],
         event: Callable[[], Any],
+        record: Callable[[Any], None],
     ) -> None:
         # The script's own waits on the store would hold up the thread that watches.
         self._store = store.clone() if hasattr(store, "clone") else store
         self._size = size
         self._patience_s = patience_s
-        self._events = _Events(event)
+        self._events = _Events(event, record)
         if rank == 0:
             store.set("id", make_id())
         store.set(f"here/{rank}", "")
@@ -185,4 +187,5 @@ def on_cuda(store: Any, rank: int, size: int, device: torch.device, patience_s: 
     return OnCuda(
         store, rank, size, patience_s=patience_s, begin=begin,
         make_id=lambda: nccl.unique_id(library), event=new_event,
+        record=lambda event: record_on(event, device),
     )  # fmt: skip

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
 
 from lossguard.errors import StopTraining
 from lossguard.home import Home
 from lossguard.probes import leaving, patches, wire
 from lossguard.probes.acting import Acting
 from lossguard.probes.bundle import Bundle
+from lossguard.probes.device_events import notice_loss
 from lossguard.probes.link import Link
 from lossguard.probes.listener import Listener
 from lossguard.probes.living import LOOPS, Reason
@@ -30,7 +33,7 @@ from lossguard.probes.whereabouts import Place, standing
 log = logging.getLogger("lossguard")
 
 _MAX_WAITING = 1024
-_COPIES_S = 0.5
+_COPIES_S = 0.1
 """The last copies from a device are waited for so long [s]."""
 _LOOK_S = 0.01
 _CAPTURED = (
@@ -57,6 +60,8 @@ class Watch(Listener):
         self.run = hello.run
         self.step = 0
         self._at_end: list[Callable[[], None]] = []
+        self._hooks_stay = False
+        """Whether a captured update has left hooks that do nothing any more."""
         self._alive = True
         self._waiting: dict[str, wire.Command] = {}
         self._members = Members(state.optimizers, self._before_step, self._after_step)
@@ -224,33 +229,40 @@ class Watch(Listener):
         Without ``wait`` the link's thread does the last two, and ends, in its own time.
         """
         if not self._alive:
+            if self._hooks_stay:
+                self._hooks_stay = False
+                self._stop_listening()
             return
         self._before_the_end()
         self._alive = False
         self._shield.always("acting", self._acting.after_update)
         self._stop_listening()
         self._shield.call("last values", self._send_rest)
-        self._leave(reason, wait=wait)
+        self._leave(reason, wait=wait, finished=reason in ("finished", "closed"))
 
     def _leave_captured(self) -> None:
         """The update becomes part of a CUDA graph, whose replays call no hook: there is nothing to
         be seen from here on. Nothing may be queued, or waited for, meanwhile."""
         self.say("captured", _CAPTURED)
         self._alive = False
+        self._hooks_stay = True
         self._stop_listening(within_step=True)
-        self._leave("closed", wait=False)
+        # The training goes on: what is on disk may be needed after a crash.
+        self._leave("closed", wait=False, finished=False)
 
-    def _leave(self, reason: Reason, *, wait: bool) -> None:
+    def _leave(self, reason: Reason, *, wait: bool, finished: bool) -> None:
         self._part(reason)
+        devices = self._state.devices() if self._device.type == "cuda" else set()
+        self._shield.always("device", notice_loss, devices)
         if wait:
             has_ended = self._link.close()
         else:
             has_ended = False
             self._link.abandon()
         self._bundle.settle(_EVIDENCE_S if wait else 0.0)
-        self._acting.close(finished=reason in ("finished", "closed"))
+        self._acting.close(finished=finished)
         if has_ended:
-            self._shield.always("memory", _give_memory_back)
+            self._shield.always("memory", _give_memory_back, devices)
 
     def _part(self, reason: Reason, error: str = "") -> None:
         if reason == "exception":
@@ -265,9 +277,9 @@ class Watch(Listener):
             self._outbox.put(rest)
 
 
-def _give_memory_back() -> None:
+def _give_memory_back(devices: Iterable[torch.device]) -> None:
     """What was locked for copies that nobody holds any more, if the device is soon done with it."""
-    done = copies_done()
+    done = copies_done(devices)
     by = time.monotonic() + _COPIES_S
     while done is not None and not done.query():
         if time.monotonic() > by:

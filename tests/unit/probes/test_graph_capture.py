@@ -32,6 +32,8 @@ def trained(watch: Watch | None, policy: str = "guard", others: int = 0) -> Tiny
             loop._senses.is_captured = lambda: True
             said: list[wire.Message] = []
             listen_to(loop, said)
+            removed: list[str] = []
+            vars(loop._acting._tier)["remove"] = lambda: removed.append("snapshots on disk")
         optimizer.zero_grad()
         loss_of(model, step).backward()
         optimizer.step()
@@ -43,6 +45,9 @@ def trained(watch: Watch | None, policy: str = "guard", others: int = 0) -> Tiny
         farewell = loop._outbox.farewell
         assert farewell is not None
         assert farewell.reason == "closed"
+        assert not removed, "the training goes on, and may crash"
+        guard.close()
+        assert len(optimizer._optimizer_step_pre_hooks) == others
     return model
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from lossguard.probes import transfer, wire
+from lossguard.probes import device_events, transfer, wire
 from lossguard.probes.copy_cost import CopyCost
 from lossguard.probes.graph_capture import is_capturing_on, leave_captures_alone
 from lossguard.probes.last_steps import LastStep
 from lossguard.probes.pinned import POOL
+from lossguard.probes.tensors import copies_done
 
 
 class Event:
@@ -22,7 +23,7 @@ class Event:
     def __init__(self, at_ms: float = 0.0, done: bool = True) -> None:
         self.at_ms, self.done = at_ms, done
 
-    def record(self) -> None:
+    def record(self, stream: object = None) -> None:
         """Now."""
 
     def query(self) -> bool:
@@ -45,6 +46,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> transfer.PinnedTransfer:
     """Of two places, over plain memory."""
     monkeypatch.setattr(Event, "lost", False)
     monkeypatch.setattr(transfer, "new_event", Event)
+    monkeypatch.setattr(transfer, "record_on", lambda event, device: event.record())
     monkeypatch.setattr(POOL, "take", lambda size: torch.zeros(size, dtype=torch.uint8))
     return transfer.PinnedTransfer(3, places=2)
 
@@ -107,6 +109,29 @@ def test_the_slower_of_host_and_device_counts() -> None:
     cost.took(0.4, Event(0.0), Event(20.0))
     assert not cost.is_news()
     assert cost.seconds == 0.4
+
+
+def test_copies_from_two_devices_have_arrived_when_both_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the current device is; the slower one tells how long they took."""
+    monkeypatch.setattr(Event, "lost", False)
+    queued: dict[str, list[Event]] = {"cuda:0": [], "cuda:1": []}
+    monkeypatch.setattr(device_events, "new_event", lambda *, timing: Event())
+    monkeypatch.setattr(
+        device_events, "record_on", lambda event, device: queued[str(device)].append(event)
+    )
+    devices = [torch.device("cpu"), torch.device("cuda:0"), torch.device("cuda:1")]
+    begun, done = copies_done(devices), copies_done(devices)
+    assert begun is not None
+    assert done is not None
+    queued["cuda:0"][1].at_ms, queued["cuda:1"][1].at_ms = 3.0, 8.0
+    queued["cuda:1"][1].done = False
+    assert (begun.query(), done.query()) == (True, False)
+    queued["cuda:1"][1].done = True
+    assert done.query()
+    assert begun.elapsed_time(done) == 8.0
+    assert copies_done([torch.device("cpu")]) is None
 
 
 def test_without_cuda_nothing_is_captured_and_nothing_asked() -> None:

@@ -71,11 +71,25 @@ def test_what_is_free_can_be_given_back_and_what_is_used_stays(driver: Driver) -
     assert list(driver.locked) == [used.data_ptr()]
 
 
-def test_memory_that_cannot_be_locked_is_an_error_that_says_how_much(driver: Driver) -> None:
-    """Snapshots are off then, and the training goes on."""
+def test_where_memory_cannot_be_locked_it_is_torch_s(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the error that CUDA keeps for the next call is taken by one of ours, not by a kernel of
+    the script's."""
+    taken: list[str] = []
+    monkeypatch.setattr(pinned, "_take_last_error", lambda: taken.append("error"))
+    asked: list[tuple[object, ...]] = []
+
+    def by_torch(*sizes: int, pin_memory: bool = False, **more: object) -> torch.Tensor:
+        asked.append((sizes, pin_memory))
+        return torch.zeros(*sizes, **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "empty", by_torch)
     driver.answer = 2
-    with pytest.raises(MemoryError, match=rf"{LARGE} bytes could not be page-locked.*error 2"):
-        pinned.POOL.take(LARGE)
+    with caplog.at_level("DEBUG"):
+        assert pinned.POOL.take(LARGE).numel() == LARGE
+    assert (taken, asked) == (["error"], [((LARGE,), True)])
+    assert f"{LARGE} bytes could not be page-locked (CUDA error 2)" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])

@@ -96,7 +96,7 @@ class Ranks:
 
             self.groups[rank] = OnCuda(
                 self.store, rank, 2, patience_s=patience_s, begin=begin, make_id=lambda: b"us",
-                event=lambda: Moment(self.on[rank]),
+                event=lambda: Moment(self.on[rank]), record=lambda moment: moment.record(),
             )  # fmt: skip
 
         threads = [threading.Thread(target=form, args=(rank,)) for rank in range(2)]
