@@ -23,6 +23,8 @@ def trained(watch: Watch | None, policy: str = "guard", others: int = 0) -> Tiny
     model = Tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     guard = watch(model, optimizer, policy=policy) if watch is not None else None
+    said: list[wire.Message] = []
+    removed: list[str] = []
     for _ in range(others):
         optimizer.register_step_pre_hook(lambda *given: None)
         optimizer.register_step_post_hook(lambda *given: None)
@@ -30,9 +32,7 @@ def trained(watch: Watch | None, policy: str = "guard", others: int = 0) -> Tiny
         if guard is not None and step == 5:
             loop = loop_of(guard)
             loop._senses.is_captured = lambda: True
-            said: list[wire.Message] = []
             listen_to(loop, said)
-            removed: list[str] = []
             vars(loop._acting._tier)["remove"] = lambda: removed.append("snapshots on disk")
         optimizer.zero_grad()
         loss_of(model, step).backward()
