@@ -27,6 +27,7 @@ _MOST_WORDS = 5
 _TOTAL = "/"
 """What stands between a count and its total."""
 _MOST_KNOWN = 2000
+_MOST_DIGITS = 18
 _LONGEST = 1 << 16
 """Characters of a line that are looked at."""
 
@@ -78,9 +79,9 @@ class LineReader:
             if column not in record:
                 record[column] = float(parts[2 * i + 1])
         for i in template.fractions:
-            done, total = parts[2 * i + 1], parts[2 * i + 3]
-            if done.isdecimal() and total.isdecimal() and int(done) <= int(total):
-                return Said(record, (int(done), int(total)))
+            done, total = _count(parts[2 * i + 1]), _count(parts[2 * i + 3])
+            if done is not None and total is not None and done <= total:
+                return Said(record, (done, total))
         return Said(record)
 
     def _template(self, words: tuple[str, ...]) -> _Template:
@@ -155,3 +156,8 @@ def _is_evaluation(front: str) -> bool:
     if not evaluation:
         return False
     return not training or training[-1].start() < evaluation[-1].start()
+
+
+def _count(number: str) -> int | None:
+    """Of steps; None for what is none. Python refuses to read thousands of digits."""
+    return int(number) if number.isdecimal() and len(number) <= _MOST_DIGITS else None

@@ -93,6 +93,13 @@ def test_progress_bars_are_read_through_their_carriage_returns(tmp_path: Path) -
     assert [row.values["loss"] for row in rows[10:12]] == [1.5, 2.5]
 
 
+def test_a_fraction_of_thousands_of_digits_is_no_step(tmp_path: Path) -> None:
+    """A damaged file; Python refuses to make a number of it."""
+    damaged = f"{'1' * 5000}/{'1' * 5000} loss: 3.0\n"
+    _, rows = read(tmp_path, f"1/10 loss: 2.5\n{damaged}2/10 loss: 2.0\n", "train.log")
+    assert [row.values["loss"] for row in rows] == [2.5, 3.0, 2.0]
+
+
 def test_lines_without_a_step_belong_to_the_bar_before_them(tmp_path: Path) -> None:
     """As Hugging Face prints; the bar of the evaluation is another one."""
     text = (
