@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossguard.probes.graph_capture import is_capturing
 from lossguard.probes.tensors import to_host
 
 _DEEPEST = 6
@@ -80,7 +81,7 @@ class BatchCopies:
         plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
         if not plain or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
             return f"<{type(tensor).__qualname__} on {tensor.device}, not kept>"
-        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        if tensor.is_cuda and is_capturing():
             return f"<{type(tensor).__qualname__} of a captured graph, not kept>"
         if not self._takes(tensor.numel() * tensor.element_size()):
             return _TOO_LARGE

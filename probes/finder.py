@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lossguard.probes.begun import Begun
 from lossguard.probes.discover import fed_alongside, models_of, names_beside
+from lossguard.probes.graph_capture import is_capturing
 from lossguard.probes.heard_before import HeardBefore, same_backwards
 from lossguard.probes.listener import Listener, LossCall
 from lossguard.probes.loop import Loop
@@ -87,7 +88,7 @@ class Finder(Listener):
             if met[1] is not None and met[1] is not getattr(self._here, "last", None):
                 self._take_turns(met[1])
             return
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        if is_capturing():
             return  # it becomes part of a graph, whose replays nobody can follow
         with self._lock:
             self._meet(optimizer, has_closure)

@@ -14,6 +14,11 @@ _THREAD_LOCAL = 1
 """``CU_STREAM_CAPTURE_MODE_THREAD_LOCAL``."""
 
 
+def is_capturing() -> bool:
+    """Whether what this thread queues now becomes part of a graph. Never initialises CUDA."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 def is_capturing_on(device: torch.device) -> Callable[[], bool]:
     """What tells whether the work that is queued now becomes part of a graph. Less than a
     microsecond; it waits for nothing."""

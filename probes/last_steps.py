@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
-
 from lossguard.probes.batch_copies import BatchCopies
 from lossguard.probes.free_memory import free_memory_bytes
+from lossguard.probes.graph_capture import is_capturing
 from lossguard.probes.listener import LossCall
 from lossguard.probes.pinned import side_by_side
 from lossguard.probes.random_state import capture_random
@@ -91,7 +90,8 @@ class LastSteps:
     ) -> None:
         """The model is given something to train on."""
         wanted = self.keeps_batches or sampled or not self._ring
-        if self._open is None and wanted and not _is_captured():
+        # The generators must not be asked while their draws go into a graph.
+        if self._open is None and wanted and not is_capturing():
             self._open = _Open(capture_random(), BatchCopies(self._make_room))
         now = self._open
         if self.keeps_batches and now is not None and not now.copies.too_large:
@@ -139,8 +139,3 @@ class LastSteps:
 
     def _forget_oldest(self) -> None:
         self._bytes -= self._ring.popleft().bytes
-
-
-def _is_captured() -> bool:
-    """Into a CUDA graph: the generators must not be asked then."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -61,14 +61,6 @@ def form(store: Any, key: str, rank: int, size: int, device: torch.device) -> Gr
         raise Unfit(f"there is no NCCL that could be shared with torch: {error}") from error
 
 
-def _sum() -> Any:
-    import torch.distributed as dist
-
-    options: Any = dist.AllreduceOptions()
-    options.reduceOp = dist.ReduceOp.SUM
-    return options
-
-
 class OnHost:
     """gloo: waited for, under a millisecond among the ranks of one machine."""
 
@@ -80,7 +72,9 @@ class OnHost:
 
         self._patience = timedelta(seconds=PATIENCE_S)
         self._group: Any = dist.ProcessGroupGloo(store, rank, size, self._patience)
-        self._options = _sum()
+        options: Any = dist.AllreduceOptions()
+        options.reduceOp = dist.ReduceOp.SUM
+        self._options = options
 
     def add_up(self, votes: Tensor) -> None:
         """Waits for all ranks, ``PATIENCE_S`` at most; RuntimeError after that."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lossguard.probes import wire
 from lossguard.probes.discover import compiled_forms_of, entrance_of
+from lossguard.probes.graph_capture import is_capturing
 from lossguard.probes.held import Forward, Gone, HeldForwards
 from lossguard.probes.hooks import Hook
 from lossguard.probes.noted import Notes
@@ -123,7 +124,7 @@ class Zoom:
             return "the model is compiled"
         if hooks_of_others(self._model, Hook):
             return "the model has hooks of the script's own"
-        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if self._device.type == "cuda" and is_capturing():
             return "a graph is being captured"
         if self._hello.policy == "observe" and not looks_pure(self._model):
             return "policy observe, and repeating the forward might change more than tensors"

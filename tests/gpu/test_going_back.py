@@ -10,8 +10,8 @@ import torch
 from lossguard.probes.durable import DurableTier, read_snapshot
 from lossguard.probes.snapshots import SnapshotRing
 from lossguard.probes.training_state import TrainingState
-from tests.gpu.training import Optimize, Training, fused, no_wait, plain, same
-from tests.unit.probes.loops import Watch, loop_of
+from tests.gpu.training import Optimize, Training, fused, no_wait, plain
+from tests.unit.probes.loops import Watch, loop_of, same
 
 
 @pytest.mark.parametrize("scales", [False, True])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.gpu.training import DEVICE, Training, fused, same
-from tests.unit.probes.loops import Watch, loop_of
+from tests.gpu.training import DEVICE, Training, fused
+from tests.unit.probes.loops import Watch, loop_of, same
 
 
 def captured_losses(guard_it: object) -> tuple[list[float], list[torch.Tensor]]:

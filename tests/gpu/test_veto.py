@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lossguard.probes import wire
-from tests.gpu.training import Optimize, Training, fused, momentum, no_wait, plain, same
-from tests.unit.probes.loops import Watch, loop_of
+from tests.gpu.training import Optimize, Training, fused, momentum, no_wait, plain
+from tests.unit.probes.loops import Watch, loop_of, same
 
 BAD = 23
 
